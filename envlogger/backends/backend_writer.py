@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interface of what stores steps."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from envlogger import step_data
+from envlogger.backends import schedulers
+
+_NOTHING: Final = object()
+
+
+class BackendWriter(abc.ABC):
+    """Takes the steps of one environment and stores them.
+
+    To write a backend, override `_record_step`, `_set_episode_metadata` and `close`. They are
+    called in this order:
+
+        _record_step(o0, is_new_episode=True)       an episode begins
+        _set_episode_metadata(...)                  any number of times; the last value counts
+        _record_step(o1, is_new_episode=False)
+        ...
+        _record_step(o0, is_new_episode=True)       the next one; the last may lack its LAST step
+        ...
+        close()
+
+    Duties:
+
+    * *Ownership.* What is passed in belongs to the caller, who may change it once the call has
+      returned: environments reuse their observation buffers. What is kept longer must be copied.
+    * *Threads.* One writer serves one environment; its methods are called from one thread at a
+      time, and it need not be safe for more. It need not survive a fork or pickling.
+    * *Errors.* An exception from `_record_step` reaches whoever called `env.step()`. It means that
+      the step was not recorded.
+    * *Closing.* `close()` may be called more than once. There is no `__del__` that calls it: when
+      Python would run that is anyone's guess, and by then half of what it needs may be gone.
+
+    Args:
+        metadata: What is known about the whole dataset. The writer keeps a (shallow) copy.
+        scheduler: Called with each step, before it is recorded; where it returns False, the step is
+            dropped. None records all. It sees every step of every episode.
+    """
+
+    # Defaults on the class, for subclasses that call `super().__init__` late, or never.
+    _scheduler: schedulers.Scheduler | None = None
+    _metadata: dict[str, Any] | None = None
+    # True from the start of an episode until one of its steps has been recorded.
+    _awaits_episode: bool = True
+    _held_episode_metadata: object = _NOTHING
+
+    def __init__(
+        self,
+        metadata: Mapping[str, Any] | None = None,
+        scheduler: schedulers.Scheduler | None = None,
+    ) -> None:
+        self._metadata = None if metadata is None else dict(metadata)
+        self._scheduler = scheduler
+
+    def record_step(self, data: step_data.StepData, is_new_episode: bool) -> None:
+        """Records one step, if the scheduler wants it.
+
+        Args:
+            data: What the environment took and gave.
+            is_new_episode: True if `data` is the first step of an episode. If the scheduler drops
+                that step, the first one that it keeps of the episode begins it: steps never run on
+                into the episode before.
+        """
+        if is_new_episode:
+            self._awaits_episode = True
+            self._held_episode_metadata = _NOTHING
+        if self._scheduler is not None and not self._scheduler(data):
+            return
+        self._record_step(data, self._awaits_episode)
+        self._awaits_episode = False
+        if self._held_episode_metadata is not _NOTHING:
+            held, self._held_episode_metadata = self._held_episode_metadata, _NOTHING
+            self._set_episode_metadata(held)
+
+    def set_episode_metadata(self, data: Any) -> None:
+        """Sets the metadata of the episode under way, in place of what was set before.
+
+        While the scheduler has dropped all steps of the episode, the value waits for the first one
+        that is recorded; if none is, neither is the value. It never goes to another episode.
+
+        Args:
+            data: What `episode_fn` returned.
+        """
+        if self._awaits_episode:
+            self._held_episode_metadata = copy.deepcopy(data)  # The caller may change it.
+        else:
+            self._set_episode_metadata(data)
+
+    def metadata(self) -> dict[str, Any] | None:
+        """Returns the dataset's metadata as it was passed in, or None if it was None."""
+        return self._metadata
+
+    @abc.abstractmethod
+    def _record_step(self, data: step_data.StepData, is_new_episode: bool) -> None:
+        """Stores one step.
+
+        Args:
+            data: The step. It belongs to the caller: copy what outlives this call.
+            is_new_episode: True for the first recorded step of each episode (that need not be a
+                FIRST step), and therefore in the very first call.
+        """
+
+    # Not abstract: backends written for EnvLogger 1.x override `set_episode_metadata` instead.
+    def _set_episode_metadata(self, data: Any) -> None:
+        """Stores metadata for the episode of the step that was recorded last.
+
+        Args:
+            data: The value. It belongs to the caller: copy what outlives this call.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must override _set_episode_metadata() to take what episode_fn "
+            "returns."
+        )
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Makes what was recorded readable for others, and releases all resources."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

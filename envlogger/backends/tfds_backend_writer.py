@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backend that writes a TFDS dataset in RLDS form, in ArrayRecord shards."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import time
+from collections.abc import Mapping
+from importlib import metadata as importlib_metadata
+from typing import Any
+
+import numpy as np
+
+from envlogger import errors, step_data
+from envlogger.backends import backend_writer, schedulers
+from envlogger.converters import json_codec, spec_codec
+from envlogger.tfds import (
+    dataset,
+    dataset_files,
+    features,
+    recorder,
+    schema,
+)
+from envlogger.tfds import (
+    ds_config as ds_config_lib,
+)
+from envlogger.tfds.episode import End
+from envlogger.tfds.sealer import Sealer
+
+
+class TFDSBackendWriter(backend_writer.BackendWriter):
+    """Writes what is logged as a TFDS dataset that `tfds.load` reads.
+
+    The features are inferred from the environment and the values, unless `ds_config` gives them.
+    Opening a directory that holds such a dataset already appends to it.
+
+    Args:
+      data_directory: Where the dataset is or shall be. If it ends in `<name>/<x.y.z>`, the dataset
+        has that name and version, and `tfds.load(name, data_dir=<the directory above name>)` finds
+        it; `tfds.builder_from_directory` reads any other.
+      ds_config: A `tfds.rlds.rlds_base.DatasetConfig` that names the dataset and gives its
+        features; None infers them.
+      max_episodes_per_file: The number of episodes after which a shard is published.
+      split_name: The split that the episodes go to; None for 'train'.
+      version: The dataset's version, `x.y.z`; None for the directory's, or '0.0.1'.
+      store_ds_metadata: Whether `metadata.json` keeps the caller's metadata. The environment's
+        specs are always kept.
+      dataset_name: The dataset's name; None for the directory's.
+      image_format: How uint8 arrays (height, width, 1 or 3) are stored: "png" (lossless), "raw"
+        (lossless, fast, large) or "jpeg" (lossy).
+      metadata: What is known about the whole dataset; `environment_specs` holds encoded specs.
+      scheduler: Called with each `StepData`; where it returns False, the step is dropped.
+
+    Raises:
+      OptionError: An argument is not allowed.
+      DatasetError: The directory cannot be used.
+      ValueMismatchError: The environment's specs are not those of the dataset in the directory.
+    """
+
+    def __init__(
+        self,
+        data_directory: str | os.PathLike[str],
+        ds_config: Any = None,
+        max_episodes_per_file: int = 1000,
+        split_name: str | None = None,
+        version: str | None = None,
+        store_ds_metadata: bool = True,
+        *,
+        dataset_name: str | None = None,
+        image_format: str = "png",
+        metadata: Mapping[str, Any] | None = None,
+        scheduler: schedulers.Scheduler | None = None,
+    ) -> None:
+        super().__init__(metadata=metadata, scheduler=scheduler)
+        self._is_closed = True  # until there is something to close
+        split = split_name or "train"
+        dataset_files.check_split_name(split)
+        _check_options(max_episodes_per_file, image_format)
+        kept = _kept_metadata(metadata or {}, store_ds_metadata)
+        given = None if ds_config is None else ds_config_lib.to_schema(ds_config, image_format)
+        template = None if ds_config is None else ds_config_lib.to_info(ds_config)
+        name = dataset_name or (template.identity.name if template else None)
+
+        self._target = dataset.DatasetDirectory(os.fspath(data_directory), name, version)
+        try:
+            existing = self._target.contents()
+            specs = kept.get(dataset.ENVIRONMENT_SPECS) or {}
+            self._schema = given or schema.Schema(image_format=image_format)
+            if existing is not None:
+                self._schema = _resume(existing, given, specs, image_format)
+            decoded = spec_codec.decode_environment_specs(specs)
+            self._recorder = recorder.Recorder(self._schema, decoded)
+        except BaseException:
+            self._target.close()
+            raise
+        self._session_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}"
+        self._num_episodes = 0
+        self._episode: recorder.EpisodeBuffer | None = None
+        self._sealer = Sealer(
+            self._target,
+            split,
+            _describe_session(self._session_id, split, max_episodes_per_file, image_format),
+            self._schema,
+            max_episodes_per_file,
+            kept,
+            template,
+        )
+        self._is_closed = False
+
+    def _record_step(self, data: step_data.StepData, is_new_episode: bool) -> None:
+        self._check_open()
+        row = self._recorder.row(data)
+        if is_new_episode:
+            self._finish_episode()
+        if self._episode is None:
+            episode_id = f"{self._session_id}-{self._num_episodes:06d}"
+            self._episode = recorder.EpisodeBuffer(episode_id)
+            self._num_episodes += 1
+        self._episode.append(row)
+
+    def _set_episode_metadata(self, data: Any) -> None:
+        self._check_open()
+        if self._episode is not None:
+            self._episode.set_metadata(*self._recorder.metadata(data))
+
+    def flush(self) -> None:
+        """Publishes the episodes that are finished: whoever opens the dataset now sees them."""
+        self._check_open()
+        self._sealer.publish()
+
+    def close(self) -> None:
+        """Publishes all that was recorded. May be called more than once."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._finish_episode()
+            self._sealer.publish()
+            self._target.remove_session(self._session_id)
+        finally:
+            self._target.close()
+
+    def _finish_episode(self) -> None:
+        if self._episode is not None and len(self._episode):
+            finished, self._episode = self._episode, None
+            self._sealer.add(finished.finish(self._schema, End.RESET))
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise errors.EnvLoggerError(
+                "The logger is closed, so nothing more can be recorded. Make a new EnvLogger with "
+                "the same data_directory; it appends."
+            )
+
+
+def _check_options(max_episodes_per_file: int, image_format: str) -> None:
+    if max_episodes_per_file < 1:
+        raise errors.OptionError(
+            f"max_episodes_per_file: got {max_episodes_per_file}, expected at least 1."
+        )
+    if image_format not in features.IMAGE_ENCODINGS:
+        raise errors.OptionError(
+            f"image_format: got {image_format!r}, expected one of "
+            f"{', '.join(map(repr, features.IMAGE_ENCODINGS))}."
+        )
+
+
+def _kept_metadata(metadata: Mapping[str, Any], store: bool) -> dict[str, Any]:
+    """Returns what goes into metadata.json; refuses, before anything is written, what cannot."""
+    if dataset.OURS in metadata:
+        raise errors.NameConflictError(
+            f"metadata: got the key {dataset.OURS!r}, which is reserved. Rename it."
+        )
+    keep = set(metadata) if store else {dataset.ENVIRONMENT_SPECS}
+    kept = {key: value for key, value in metadata.items() if key in keep}
+    json_codec.encode(kept)
+    return kept
+
+
+def _resume(
+    existing: dataset.Contents,
+    given: schema.Schema | None,
+    specs: Mapping[str, Any],
+    image_format: str,
+) -> schema.Schema:
+    """Returns the schema with which an existing dataset goes on."""
+    before = spec_codec.decode_environment_specs(
+        existing.metadata.get(dataset.ENVIRONMENT_SPECS) or {}
+    )
+    now = spec_codec.decode_environment_specs(specs)
+    differences: list[str] = []
+    for name, old in before.items():
+        if old is not None and now[name] is not None:
+            differences += _compare_specs(name.removesuffix("_spec"), old, now[name])
+    if differences:
+        raise errors.ValueMismatchError(
+            "The environment does not fit the dataset in data_directory, which stays as it was. "
+            + "; ".join(differences)
+            + ". Use another data_directory."
+        )
+    resumed = existing.schema
+    resumed.image_format = image_format
+    if given is not None:
+        resumed = schema.merge(given, resumed)
+        resumed.is_given = True
+    return resumed
+
+
+def _compare_specs(slot: str, old: Any, new: Any) -> list[str]:
+    """Returns how two specs differ in nesting, shape or dtype; bounds and names may differ."""
+    olds = recorder.spec_leaves(old, (slot,))
+    news = recorder.spec_leaves(new, (slot,))
+    found = []
+    for path in sorted(olds.keys() | news.keys()):
+        one, other = olds.get(path), news.get(path)
+        if one is None or other is None:
+            got, expected = ("nothing" if s is None else _describe_spec(s) for s in (other, one))
+        elif one.shape == other.shape and one.dtype == other.dtype:
+            continue
+        else:
+            got, expected = _describe_spec(other), _describe_spec(one)
+        found.append(f"{errors.format_path(path)}: got {got}, expected {expected}")
+    return found
+
+
+def _describe_spec(spec: Any) -> str:
+    return f"{spec.dtype} of shape {spec.shape}"
+
+
+def _describe_session(session_id: str, split: str, max_episodes: int, image_format: str) -> Any:
+    return {
+        "id": session_id,
+        "start": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {
+            "envlogger": importlib_metadata.version("envlogger"),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "options": {
+            "split_name": split,
+            "max_episodes_per_file": max_episodes,
+            "image_format": image_format,
+        },
+    }

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wrapper that records what an agent and an environment do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import dm_env
+
+from envlogger import environment_wrapper, errors, step_data
+from envlogger.backends import backend_type, backend_writer, in_memory_backend, tfds_backend_writer
+from envlogger.converters import spec_codec
+
+Callback: TypeAlias = Callable[[dm_env.TimeStep, Any, dm_env.Environment], Any]
+Backend: TypeAlias = (
+    backend_writer.BackendWriter
+    | backend_type.BackendType
+    | Callable[..., backend_writer.BackendWriter]
+)
+
+
+class EnvLogger(environment_wrapper.EnvironmentWrapper):
+    """A `dm_env.Environment` that records every step of the one it wraps.
+
+        with envlogger.EnvLogger(env, data_directory="data/catch/1.0.0") as env:
+            timestep = env.reset()
+            while not timestep.last():
+                timestep = env.step(policy(timestep))
+
+    With `backend=BackendType.TFDS`, the keyword arguments are those of `TFDSBackendWriter`.
+
+    Args:
+      env: The environment. Closing the logger closes it.
+      step_fn: Called at each `reset()` and `step()` with the timestep, the action (None for
+        `reset()`) and the environment; what it returns, None apart, is recorded with the step. The
+        keys of a dict become features of the step.
+      episode_fn: Called likewise; what it returned last in an episode, None apart, is recorded with
+        the episode. The keys of a dict become features of the episode.
+      metadata: What is known about the whole dataset: dicts, lists, tuples, numbers, strings and
+        arrays. The caller's dict is not changed.
+      backend: A `BackendType`; a `BackendWriter`, used as it is; or a callable that returns one and
+        is called with `backend_kwargs` and `metadata`.
+      **backend_kwargs: Arguments of the backend, such as `data_directory`.
+
+    Raises:
+      OptionError, DatasetError, ValueMismatchError: As the backend says.
+    """
+
+    def __init__(
+        self,
+        env: dm_env.Environment,
+        step_fn: Callback | None = None,
+        episode_fn: Callback | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        backend: Backend = backend_type.BackendType.TFDS,
+        **backend_kwargs: Any,
+    ) -> None:
+        super().__init__(env)
+        self._step_fn = step_fn
+        self._episode_fn = episode_fn
+        self._reset_next_step = True
+        # After an error the steps no longer join up: what follows is an episode of its own.
+        self._has_gap = False
+        self._is_closed = False
+        metadata = {
+            **(metadata or {}),
+            "environment_specs": spec_codec.encode_environment_specs(env),
+        }
+        self._backend = _make_backend(backend, {**backend_kwargs, "metadata": metadata})
+
+    def reset(self) -> dm_env.TimeStep:
+        """Resets the environment and records its first step; an episode under way ends here."""
+        self._reset_next_step = False
+        timestep = self._environment.reset()
+        self._record(timestep, None, is_new_episode=True)
+        return timestep
+
+    def step(self, action: Any) -> dm_env.TimeStep:
+        """Takes a step and records it; after a LAST step, and at the start, resets instead."""
+        if self._reset_next_step:
+            return self.reset()
+        timestep = self._environment.step(action)
+        self._reset_next_step = timestep.last()
+        # An environment that resets by itself says so by FIRST.
+        self._record(timestep, action, is_new_episode=timestep.first() or self._has_gap)
+        return timestep
+
+    def flush(self) -> None:
+        """Makes what was recorded as safe as the backend can; does nothing where it has no such."""
+        flush = getattr(self._backend, "flush", None)
+        if flush is not None:
+            flush()
+
+    def close(self) -> None:
+        """Publishes what was recorded and closes the environment. May be called more than once."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._environment.close()
+        finally:
+            self._backend.close()
+
+    def _record(self, timestep: dm_env.TimeStep, action: Any, *, is_new_episode: bool) -> None:
+        self._has_gap = True
+        custom_data = None
+        if self._step_fn is not None:
+            custom_data = self._step_fn(timestep, action, self._environment)
+        data = step_data.StepData(timestep, action, custom_data)
+        self._backend.record_step(data, is_new_episode=is_new_episode)
+        self._has_gap = False
+        if self._episode_fn is not None:
+            value = self._episode_fn(timestep, action, self._environment)
+            if value is not None:
+                self._backend.set_episode_metadata(value)
+
+
+def _make_backend(backend: Backend, kwargs: dict[str, Any]) -> backend_writer.BackendWriter:
+    if isinstance(backend, backend_writer.BackendWriter):
+        return backend
+    if backend is backend_type.BackendType.TFDS:
+        if "data_directory" not in kwargs:
+            raise errors.OptionError(
+                "data_directory: got none, expected the directory to log into, such as "
+                "data_directory='data/catch/1.0.0'."
+            )
+        return tfds_backend_writer.TFDSBackendWriter(**kwargs)
+    if backend is backend_type.BackendType.IN_MEMORY:
+        return in_memory_backend.InMemoryBackendWriter(**kwargs)
+    if backend is backend_type.BackendType.RIEGELI:
+        raise errors.OptionError(
+            "backend: got BackendType.RIEGELI, but Riegeli logs are no longer written. Leave "
+            "`backend` out to write a TFDS dataset; envlogger.Reader reads it in the same way."
+        )
+    if callable(backend):
+        return backend(**kwargs)
+    raise errors.OptionError(
+        f"backend: got {backend!r}, expected a BackendType, a BackendWriter or a callable that "
+        "returns one."
+    )
+
+
+__all__ = ["EnvLogger"]

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads recorded runs back, step by step, as they were logged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from envlogger import errors, step_data
+from envlogger.backends import (
+    backend_reader,
+    backend_type,
+    in_memory_backend,
+    tfds_backend_reader,
+)
+from envlogger.converters import spec_codec
+
+
+class Reader:
+    """Random access to the steps and episodes of a recorded run. Needs no TensorFlow.
+
+        with envlogger.Reader("data/catch/1.0.0") as reader:
+            for episode in reader.episodes:
+                for step in episode:
+                    step.timestep.observation
+
+    Args:
+      data_directory: What was passed to `EnvLogger` as such, or the `InMemoryBackendWriter` that a
+        run was logged into.
+      split: The split to read; None for all of them, in the order of their names.
+      backend: A `BackendReader`, used as it is; or which kind of data `data_directory` is.
+
+    Raises:
+      DatasetError: The directory does not hold a recorded run.
+      OptionError: There is no such split.
+      CorruptDatasetError: One of its files is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        data_directory: str | os.PathLike[str] | in_memory_backend.InMemoryBackendWriter = "",
+        split: str | None = None,
+        *,
+        backend: backend_reader.BackendReader | backend_type.BackendType | None = None,
+    ) -> None:
+        self._backend = _make_backend(data_directory, split, backend)
+        self._read_specs()
+
+    @property
+    def steps(self) -> Sequence[step_data.StepData]:
+        """All steps of all episodes, in the order in which they were recorded."""
+        return self._backend.steps
+
+    @property
+    def episodes(self) -> Sequence[Sequence[step_data.StepData]]:
+        """All episodes, each a sequence of its steps."""
+        return self._backend.episodes
+
+    def episode_metadata(self) -> Sequence[Any]:
+        """Returns what `episode_fn` returned last in each episode, or None."""
+        return self._backend.episode_metadata()
+
+    def metadata(self) -> dict[str, Any]:
+        """Returns the metadata of the dataset, with the encoded `environment_specs`."""
+        return dict(self._backend.metadata() or {})
+
+    def observation_spec(self) -> Any:
+        """Returns the environment's observation spec; None if it was not recorded."""
+        return self._specs["observation_spec"]
+
+    def action_spec(self) -> Any:
+        """Returns the environment's action spec; None if it was not recorded."""
+        return self._specs["action_spec"]
+
+    def reward_spec(self) -> Any:
+        """Returns the environment's reward spec; None if it was not recorded."""
+        return self._specs["reward_spec"]
+
+    def discount_spec(self) -> Any:
+        """Returns the environment's discount spec; None if it was not recorded."""
+        return self._specs["discount_spec"]
+
+    def copy(self) -> Self:
+        """Returns a new reader of the same data, which must be closed by itself."""
+        twin = type(self).__new__(type(self))
+        twin._backend = self._backend.copy()
+        twin._read_specs()
+        return twin
+
+    def close(self) -> None:
+        """Closes the files. May be called more than once."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read_specs(self) -> None:
+        encoded = (self._backend.metadata() or {}).get("environment_specs") or {}
+        self._specs: dict[str, Any] = dict(spec_codec.decode_environment_specs(encoded))
+
+
+def _make_backend(source: Any, split: str | None, backend: Any) -> backend_reader.BackendReader:
+    if isinstance(backend, backend_reader.BackendReader):
+        return backend
+    if isinstance(source, in_memory_backend.InMemoryBackendWriter):
+        return in_memory_backend.InMemoryBackendReader(source)
+    if backend in (None, backend_type.BackendType.TFDS):
+        return tfds_backend_reader.TFDSBackendReader(source, split)
+    raise errors.OptionError(
+        f"backend: got {backend!r} for {source!r}, expected a BackendReader, or to be left out for "
+        "a directory that EnvLogger wrote."
+    )
+
+
+__all__ = ["Reader"]

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directory of a dataset: opening it, the lock, and publishing shards.
+
+    <data_directory>/
+      dataset_info.json  features.json  metadata.json
+      <name>-<split>.array_record-00000 …
+      .envlogger/            ours; other readers ignore it
+        lock                 held while publishing
+        index/<split>        int64 steps of each episode, in order
+        sessions/<id>/       what one writer has under way
+
+A reader sees a valid dataset at every instant: a shard is complete before it gets its name, and
+counts once `dataset_info.json` has been replaced. A version directory (`<name>/<x.y.z>`) does not
+even exist before its first episode, since TFDS would prefer it to an older version: until then the
+dataset is prepared beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from envlogger import errors
+from envlogger.converters import json_codec
+from envlogger.tfds import dataset_files, episode, schema, shards
+from envlogger.tfds.dataset_files import FEATURES, INFO, METADATA, Info
+
+STATE = ".envlogger"
+ENVIRONMENT_SPECS = "environment_specs"
+OURS = "envlogger"  # the key of metadata.json for what is not the caller's
+
+_FORMAT = 1
+
+
+@dataclasses.dataclass
+class Contents:
+    """What a dataset's JSON files say.
+
+    Attributes:
+      info: Name, version, splits and shards.
+      schema: The features.
+      metadata: `metadata.json`, decoded: the caller's metadata and `environment_specs`, and under
+        `envlogger` the format and the sessions.
+    """
+
+    info: Info
+    schema: schema.Schema
+    metadata: dict[str, Any]
+
+
+def load(directory: str) -> Contents:
+    """Returns what the JSON files of a dataset say.
+
+    Raises:
+      DatasetError: The directory does not hold a dataset.
+      CorruptDatasetError: A file is missing or damaged.
+    """
+    path = os.path.join(directory, INFO)
+    if not os.path.exists(path):
+        raise errors.DatasetError(
+            f"{directory}: there is no {INFO}, so this is not a dataset, or one without any "
+            "episode yet. Pass the directory that a run was logged into."
+        )
+    info = _parse(path, Info.from_json)
+    features = _parse(os.path.join(directory, FEATURES), schema.Schema.from_json)
+    metadata_path = os.path.join(directory, METADATA)
+    metadata: Any = {}
+    if os.path.exists(metadata_path):  # TFDS writes it only where there is something to say
+        metadata = _parse(metadata_path, json_codec.decode)
+    return Contents(info, features, metadata)
+
+
+def _parse(path: str, parse: Any) -> Any:
+    content = dataset_files.read_json(path)
+    try:
+        return parse(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, errors.EnvLoggerError):
+            raise
+        raise errors.CorruptDatasetError(
+            f"{path}: the file does not have the form that TFDS gives it: {error!r}. "
+            "Restore it from a copy."
+        ) from error
+
+
+def read_step_counts(directory: str, info: Info, split: str) -> npt.NDArray[np.int64] | None:
+    """Returns the steps of each episode of a split from the index, or None where there is none."""
+    count = sum(info.shard_lengths[split])
+    try:
+        with open(os.path.join(directory, STATE, "index", split), "rb") as file:
+            data = file.read(count * 8)
+    except OSError:
+        return None
+    return np.frombuffer(data, "<i8") if len(data) == count * 8 else None
+
+
+class DatasetDirectory:
+    """A dataset that is open for writing. Any number of processes may have it open at once.
+
+    Args:
+      directory: Where it is or shall be; made if it is missing.
+      name: The dataset's name, or None for the directory's or a default.
+      version: Likewise.
+
+    Attributes:
+      directory: The absolute path.
+      identity: Name and version.
+
+    Raises:
+      DatasetError: The directory cannot be made or written, or holds something else.
+      OptionError: Name or version are illegal, or not those of the dataset.
+    """
+
+    def __init__(self, directory: str, name: str | None = None, version: str | None = None) -> None:
+        self.directory = os.path.abspath(os.path.expanduser(directory))
+        self.identity = dataset_files.identity_of(self.directory, name, version)
+        # A descriptor follows the directory when it moves to its final name at the first publish.
+        self._descriptor = self._open()
+        try:
+            self.contents()  # refuses a directory of another kind before anything is written
+            self._check_identity(name, version)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def root(self) -> str:
+        """A path to the directory as it is now, published or not."""
+        return f"/proc/self/fd/{self._descriptor}"
+
+    def contents(self) -> Contents | None:
+        """Returns what the dataset's files say now, or None before the first publish.
+
+        Raises:
+          DatasetError: The directory holds something that cannot be appended to.
+        """
+        if not os.path.exists(os.path.join(self.root, INFO)):
+            return None
+        contents = load(os.path.realpath(self.root))
+        restorable = contents.schema.episode.get((schema.RESTORE,))
+        if contents.info.file_format != dataset_files.FILE_FORMAT or restorable is None:
+            raise errors.DatasetError(
+                f"{self.directory}: the dataset there was written by another tool (format "
+                f"{contents.info.file_format}), so nothing can be appended to it. "
+                "Use another data_directory."
+            )
+        return contents
+
+    def session_path(self, session_id: str) -> str:
+        """Returns the directory of a session, which is made if it is missing."""
+        path = os.path.join(self.root, STATE, "sessions", session_id)
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    def remove_session(self, session_id: str) -> None:
+        """Removes what a session has left."""
+        shutil.rmtree(os.path.join(self.root, STATE, "sessions", session_id), ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other writers, in this process and in others, from publishing."""
+        path = os.path.join(self.root, STATE, "lock")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def publish(
+        self,
+        split: str,
+        shard: str,
+        step_counts: Sequence[int],
+        of: schema.Schema,
+        session: Mapping[str, Any],
+        *,
+        metadata: Mapping[str, Any],
+        template: Info | None = None,
+    ) -> schema.Schema:
+        """Adds a finished shard to a split.
+
+        Args:
+          split: The split's name.
+          shard: The path of the finished file, on the same file system; it is moved.
+          step_counts: The number of steps of each of its episodes.
+          of: The schema of its episodes.
+          session: What `metadata.json` says about the session; needs an `id`.
+          metadata: The caller's metadata, with `environment_specs`.
+          template: Gives description and citation to a dataset that is new.
+
+        Returns:
+          The schema of the dataset, with what other writers have added to it.
+
+        Raises:
+          ValueMismatchError: Another writer has published episodes of another form meanwhile.
+        """
+        with self.lock():
+            contents = self.contents()
+            info = Info(self.identity) if contents is None else contents.info
+            if contents is None and template is not None:
+                info.description, info.citation = template.description, template.citation
+            published = None if contents is None else contents.schema
+            merged = of if published is None else schema.merge(of, published)
+            adapt_shard(shard, len(step_counts), of, merged)
+            if published is not None:
+                self._backfill(info, published, merged)
+            if published is None or merged.to_json() != published.to_json():
+                dataset_files.write_json(os.path.join(self.root, FEATURES), merged.to_json())
+            self._write_metadata(contents, session, metadata)
+            self._append(info, split, shard, step_counts)
+            dataset_files.write_json(os.path.join(self.root, INFO), info.to_json())
+            if contents is None:
+                self._move_into_place()
+        return merged
+
+    def close(self) -> None:
+        """Lets go of the directory. Where nothing was ever published, nothing stays."""
+        if self._descriptor < 0:
+            return
+        if self._is_staged():
+            with self.lock():
+                sessions = os.path.join(self.root, STATE, "sessions")
+                if self._is_staged() and not (os.path.isdir(sessions) and os.listdir(sessions)):
+                    shutil.rmtree(os.readlink(self.root), ignore_errors=True)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _append(self, info: Info, split: str, shard: str, step_counts: Sequence[int]) -> None:
+        lengths = info.shard_lengths.setdefault(split, [])
+        size = os.path.getsize(shard)
+        target = os.path.join(self.root, info.shard_name(split, len(lengths)))
+        os.replace(shard, target)
+        shards.sync_file(self.root)
+        self._write_index(split, sum(lengths), step_counts)
+        lengths.append(len(step_counts))
+        info.shard_bytes[split] = info.shard_bytes.get(split, 0) + size
+
+    def _write_index(self, split: str, start: int, step_counts: Sequence[int]) -> None:
+        """Writes at a place that `dataset_info.json` gives, so that doing it twice is safe."""
+        path = os.path.join(self.root, STATE, "index", split)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.pwrite(descriptor, np.asarray(step_counts, "<i8").tobytes(), start * 8)
+        finally:
+            os.close(descriptor)
+
+    def _write_metadata(
+        self, contents: Contents | None, session: Mapping[str, Any], metadata: Mapping[str, Any]
+    ) -> None:
+        stored = {} if contents is None else contents.metadata
+        ours = stored.get(OURS) or {"format": _FORMAT, "sessions": []}
+        if any(known["id"] == session["id"] for known in ours["sessions"]):
+            return
+        ours = {**ours, "sessions": [*ours["sessions"], dict(session)]}
+        content = {**stored, **metadata, OURS: ours}
+        dataset_files.write_json(os.path.join(self.root, METADATA), json_codec.encode(content))
+
+    def _backfill(self, info: Info, have: schema.Schema, want: schema.Schema) -> None:
+        """Gives the episodes published so far padding for features that they lack.
+
+        A shard that has more features than `features.json` says is valid, so a reader may come at
+        any time, and a writer that dies here leaves work, but no damage.
+        """
+        for split, lengths in info.shard_lengths.items():
+            for index, length in enumerate(lengths):
+                path = os.path.join(self.root, info.shard_name(split, index))
+                adapt_shard(path, length, have, want)
+
+    def _open(self) -> int:
+        """Returns a descriptor of the directory in which the dataset is, or is prepared."""
+        try:
+            while True:
+                path = self._locate()
+                os.makedirs(os.path.join(path, STATE), exist_ok=True)
+                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._descriptor = descriptor
+                # Another writer may have moved or removed it between the two calls.
+                if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    self._check_writable(path)
+                    return descriptor
+                os.close(descriptor)
+        except (OSError, NotADirectoryError) as error:
+            if isinstance(error, errors.EnvLoggerError):
+                raise
+            raise errors.DatasetError(
+                f"{self.directory}: the directory cannot be made or written: {error.strerror}. "
+                "Use a data_directory that you may write to."
+            ) from error
+
+    def _locate(self) -> str:
+        directory = self.directory
+        if os.path.exists(directory) and not os.path.isdir(directory):
+            raise errors.DatasetError(
+                f"{directory}: got a file, expected a directory. Use another data_directory."
+            )
+        entries = set(os.listdir(directory)) if os.path.isdir(directory) else set()
+        if entries - {STATE} and INFO not in entries:
+            shown = ", ".join(sorted(entries - {STATE})[:3])
+            raise errors.DatasetError(
+                f"{directory}: got a directory that holds something else than a dataset ({shown}). "
+                "Use a new or empty data_directory."
+            )
+        if not entries and dataset_files.is_version_directory(directory):
+            parent, version = os.path.split(directory)
+            return os.path.join(parent, f"incomplete.envlogger_{version}")  # TFDS passes over it
+        return directory
+
+    def _check_writable(self, path: str) -> None:
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise errors.DatasetError(
+                f"{path}: the directory is not writable. Use a data_directory that is."
+            )
+
+    def _check_identity(self, name: str | None, version: str | None) -> None:
+        contents = self.contents()
+        if contents is None:
+            return
+        found = contents.info.identity
+        if (name or found.name, version or found.version) != (found.name, found.version):
+            raise errors.OptionError(
+                f"{self.directory}: the dataset there is {found.name}, version {found.version}; got "
+                f"dataset_name {name!r} and version {version!r}. Leave these out, or use another "
+                "data_directory."
+            )
+        self.identity = found
+
+    def _is_staged(self) -> bool:
+        return os.path.basename(os.readlink(self.root)).startswith("incomplete.envlogger_")
+
+    def _move_into_place(self) -> None:
+        if self._is_staged():
+            os.rename(os.readlink(self.root), self.directory)
+            shards.sync_file(os.path.dirname(self.directory))
+
+
+def adapt_shard(path: str, num_records: int, have: schema.Schema, want: schema.Schema) -> None:
+    """Rewrites a shard, in one step, so that its records have all the features of `want`."""
+    if want.steps.keys() <= have.steps.keys() and want.episode.keys() <= have.episode.keys():
+        return
+    writer = shards.ShardWriter(f"{path}.tmp")
+    try:
+        for record in shards.read_all(path, num_records):
+            writer.add(episode.adapt(record, have, want))
+        writer.close()
+    except BaseException:
+        writer.abandon()
+        raise
+    os.replace(writer.path, path)
+    shards.sync_file(os.path.dirname(path))

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files that describe a dataset: its identity, `dataset_info.json` and the others beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from envlogger import errors
+from envlogger.tfds import shards
+
+INFO = "dataset_info.json"
+FEATURES = "features.json"
+METADATA = "metadata.json"
+
+FILE_FORMAT = "array_record"
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
+
+# What TFDS accepts in `tfds.load(name)`, in versions and in splits.
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
+_SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+
+_DEFAULT_NAME = "envlogger_dataset"
+_DEFAULT_VERSION = "0.0.1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Name (`walker_walk`) and version (`1.0.0`) of a dataset."""
+
+    name: str
+    version: str
+
+
+@dataclasses.dataclass
+class Info:
+    """What `dataset_info.json` says.
+
+    Attributes:
+      identity: Name and version.
+      shard_lengths: The number of episodes in each shard, by split.
+      shard_bytes: The size of all the shards of a split.
+      template: How the shards are named.
+      file_format: "array_record" for datasets of this library.
+      description: What the dataset is.
+      citation: How to cite it.
+    """
+
+    identity: Identity
+    shard_lengths: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    shard_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
+    template: str = _TEMPLATE
+    file_format: str = FILE_FORMAT
+    description: str = ""
+    citation: str = ""
+
+    def shard_name(self, split: str, index: int) -> str:
+        """Returns the file name of a shard."""
+        count = len(self.shard_lengths.get(split, ()))
+        fields = {
+            "DATASET": self.identity.name,
+            "SPLIT": split,
+            "FILEFORMAT": self.file_format,
+            "SHARD_INDEX": f"{index:05d}",
+            "NUM_SHARDS": f"{count:05d}",
+            "SHARD_X_OF_Y": f"{index:05d}-of-{count:05d}",
+        }
+        return re.sub(r"\{(\w+)\}", lambda field: fields[field[1]], self.template)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of `dataset_info.json`; TFDS refuses any key that it does not know."""
+        node: dict[str, Any] = {
+            "name": self.identity.name,
+            "version": self.identity.version,
+            "fileFormat": self.file_format,
+            "splits": [
+                {
+                    "name": split,
+                    "filepathTemplate": self.template,
+                    "numBytes": str(self.shard_bytes.get(split, 0)),
+                    "shardLengths": list(map(str, lengths)),
+                }
+                for split, lengths in sorted(self.shard_lengths.items())
+            ],
+        }
+        if self.description:
+            node["description"] = self.description
+        if self.citation:
+            node["citation"] = self.citation
+        return node
+
+    @classmethod
+    def from_json(cls, node: Mapping[str, Any]) -> Info:
+        """Returns the info that a `dataset_info.json` holds, whoever wrote it."""
+        splits = node.get("splits", [])
+        template = splits[0].get("filepathTemplate") if splits else _TEMPLATE
+        return cls(
+            identity=Identity(node["name"], node["version"]),
+            shard_lengths={s["name"]: list(map(int, s.get("shardLengths", []))) for s in splits},
+            shard_bytes={s["name"]: int(s.get("numBytes", 0)) for s in splits},
+            template=template or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            file_format=node.get("fileFormat", "tfrecord"),
+            description=node.get("description", ""),
+            citation=node.get("citation", ""),
+        )
+
+
+def identity_of(directory: str, name: str | None, version: str | None) -> Identity:
+    """Returns the identity of a dataset that is to be written into `directory`.
+
+    A directory that ends in `<name>/<x.y.z>` says it, and then `tfds.load(name)` finds the dataset.
+
+    Args:
+      directory: An absolute path.
+      name: What the caller asked for, or None.
+      version: Likewise.
+
+    Raises:
+      OptionError: A name or version is not legal, or not that of the directory.
+    """
+    if name is not None and not _NAME.fullmatch(name):
+        raise errors.OptionError(
+            f"dataset_name: got {name!r}, expected lower-case letters, digits and underscores, "
+            "with a letter first, such as 'walker_walk'."
+        )
+    if version is not None and not _VERSION.fullmatch(version):
+        raise errors.OptionError(
+            f"version: got {version!r}, expected three numbers without leading zeros, such as "
+            "'1.0.0'."
+        )
+    parent, last = os.path.split(directory)
+    base = os.path.basename(parent)
+    if is_version_directory(directory):
+        if (name or base, version or last) != (base, last):
+            raise errors.OptionError(
+                f"data_directory: got {directory}, which is the dataset {base}, version {last}, but "
+                f"also dataset_name {name!r} and version {version!r}. Leave these out, or make them "
+                "agree."
+            )
+        return Identity(base, last)
+    default = last if _NAME.fullmatch(last) else _DEFAULT_NAME
+    return Identity(name or default, version or _DEFAULT_VERSION)
+
+
+def is_version_directory(directory: str) -> bool:
+    """Whether a path ends in `<name>/<x.y.z>`, where `tfds.load(name)` looks for datasets."""
+    parent, last = os.path.split(directory)
+    return bool(_VERSION.fullmatch(last) and _NAME.fullmatch(os.path.basename(parent)))
+
+
+def check_split_name(split: str) -> None:
+    """Refuses a split name that TFDS cannot read.
+
+    Raises:
+      OptionError: The name is not legal; `all` is TFDS's own word for all splits.
+    """
+    if not _SPLIT.fullmatch(split) or split == "all":
+        raise errors.OptionError(
+            f"split_name: got {split!r}, expected letters, digits, '_' and '-', and not 'all', which "
+            "TFDS uses for all splits. Use a name such as 'train'."
+        )
+
+
+def read_json(path: str) -> Any:
+    """Returns the content of a JSON file.
+
+    Raises:
+      CorruptDatasetError: It is missing, or is not JSON.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise errors.CorruptDatasetError(
+            f"{path}: the file is missing, so the dataset cannot be read. Restore it from a copy."
+        ) from None
+    except ValueError as error:
+        raise errors.CorruptDatasetError(
+            f"{path}: the file is truncated or damaged: {error}. Restore it from a copy."
+        ) from error
+
+
+def write_json(path: str, content: Any) -> None:
+    """Replaces a JSON file in one step: whoever reads it sees the old content or the new."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    shards.sync_file(os.path.dirname(path))

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wire form of `tf.train.Example`, read and written straight from numpy columns.
+
+An Example is a map from feature name to one of three lists (protobuf wire format,
+`tensorflow/core/example/example.proto` and `feature.proto`):
+
+    Example   = 0A len Features
+    Features  = (0A len Entry)*
+    Entry     = 0A len name, 12 len Feature
+    Feature   = 0A len BytesList | 12 len FloatList | 1A len Int64List
+    BytesList = (0A len bytes)*        FloatList = 0A len packed        Int64List = 0A len packed
+
+Every encoder stands beside its decoder. Nothing here knows about episodes, TFDS or RLDS, and nothing
+loops over elements in Python, except over byte strings of different lengths.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from envlogger import errors
+
+BYTES_LIST = 1
+FLOAT_LIST = 2
+INT64_LIST = 3
+
+_KIND_NAMES = {BYTES_LIST: "bytes_list", FLOAT_LIST: "float_list", INT64_LIST: "int64_list"}
+_LENGTH_DELIMITED = 2
+_BYTES_TAG = 0x0A  # field 1, length-delimited: an element of a list, and most of the messages above
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RawFeature:
+    """One feature as it lies in the record, not decoded.
+
+    Attributes:
+      kind: `BYTES_LIST`, `FLOAT_LIST` or `INT64_LIST`; 0 for a feature without a value.
+      data: The bytes of the list message.
+    """
+
+    kind: int
+    data: memoryview
+
+
+def encode_varint(value: int) -> bytes:
+    """Returns the base-128 varint of a non-negative integer."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def decode_varint(data: memoryview, position: int) -> tuple[int, int]:
+    """Returns the varint at `position` and the position behind it."""
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def _message(tag: int, *parts: bytes | memoryview) -> list[bytes | memoryview]:
+    """Returns the parts of a length-delimited field, its header first; nothing is copied."""
+    size = sum(len(part) for part in parts)
+    return [bytes((tag,)) + encode_varint(size), *parts]
+
+
+def serialize(features: Mapping[str, RawFeature]) -> bytes:
+    """Returns the serialized Example that holds `features`, in their order."""
+    entries: list[bytes | memoryview] = []
+    for name, feature in features.items():
+        value = _message(feature.kind << 3 | _LENGTH_DELIMITED, feature.data)
+        entries += _message(
+            _BYTES_TAG, *_message(_BYTES_TAG, name.encode()), *_message(0x12, *value)
+        )
+    return b"".join(_message(_BYTES_TAG, *entries))
+
+
+def parse(record: bytes) -> dict[str, RawFeature]:
+    """Splits a serialized Example into its features, without decoding their values.
+
+    Raises:
+      CorruptDatasetError: The bytes are not an Example.
+    """
+    features: dict[str, RawFeature] = {}
+    try:
+        for body in _fields(memoryview(record), 1):
+            for entry in _fields(body, 1):
+                name, feature = _parse_entry(entry)
+                features[name] = feature
+    except (IndexError, UnicodeDecodeError, ValueError) as error:
+        raise errors.CorruptDatasetError(
+            f"A record of {len(record)} bytes is not a tf.train.Example: {error}."
+        ) from error
+    return features
+
+
+def _parse_entry(entry: memoryview) -> tuple[str, RawFeature]:
+    name, feature = "", RawFeature(0, memoryview(b""))
+    for field, value in _messages(entry):
+        if field == 1:
+            name = str(value, "utf-8")
+        elif field == 2:
+            for kind, data in _messages(value):
+                feature = RawFeature(kind, data)
+    return name, feature
+
+
+def _messages(data: memoryview) -> Iterable[tuple[int, memoryview]]:
+    """Yields number and contents of the length-delimited fields of a message."""
+    position = 0
+    while position < len(data):
+        tag, position = decode_varint(data, position)
+        if tag & 7 != _LENGTH_DELIMITED:
+            raise ValueError(f"wire type {tag & 7} where a message was expected")
+        size, position = decode_varint(data, position)
+        if position + size > len(data):
+            raise ValueError("a field ends behind the record")
+        yield tag >> 3, data[position : position + size]
+        position += size
+
+
+def _fields(data: memoryview, number: int) -> Iterable[memoryview]:
+    return (value for field, value in _messages(data) if field == number)
+
+
+def float_feature(values: npt.NDArray[Any]) -> RawFeature:
+    """Returns a FloatList of all the values, in C order; they are cast to float32."""
+    packed = np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8).data
+    return RawFeature(FLOAT_LIST, memoryview(b"".join(_message(_BYTES_TAG, packed))))
+
+
+def decode_floats(feature: RawFeature) -> npt.NDArray[np.float32]:
+    """Returns the values of a FloatList, shape (n,); a view where the list is packed in one piece."""
+    _check_kind(feature, FLOAT_LIST)
+    data = feature.data
+    if len(data) and data[0] == 0x0D:  # not packed: (0D, four bytes) for each value
+        return np.frombuffer(data, np.dtype([("tag", "u1"), ("value", "<f4")]))["value"].copy()
+    chunks = [np.frombuffer(chunk, "<f4") for chunk in _fields(data, 1)]
+    return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, "<f4"), *chunks])
+
+
+def int64_feature(values: npt.NDArray[Any]) -> RawFeature:
+    """Returns an Int64List of all the values, in C order (bools as 0 and 1, uint64 bit-cast)."""
+    packed = encode_varints(np.ascontiguousarray(values).reshape(-1))
+    return RawFeature(INT64_LIST, memoryview(b"".join(_message(_BYTES_TAG, packed))))
+
+
+def decode_int64s(feature: RawFeature) -> npt.NDArray[np.int64]:
+    """Returns the values of an Int64List, shape (n,)."""
+    _check_kind(feature, INT64_LIST)
+    data = feature.data
+    if len(data) and data[0] == 0x08:  # not packed: (08, varint) for each value
+        return decode_varints(np.frombuffer(data, np.uint8))[1::2]
+    chunks = [decode_varints(np.frombuffer(chunk, np.uint8)) for chunk in _fields(data, 1)]
+    return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.int64), *chunks])
+
+
+def bytes_feature(values: Sequence[bytes | memoryview]) -> RawFeature:
+    """Returns a BytesList of byte strings of any lengths."""
+    parts: list[bytes | memoryview] = []
+    for value in values:
+        parts += _message(_BYTES_TAG, value)
+    return RawFeature(BYTES_LIST, memoryview(b"".join(parts)))
+
+
+def rows_feature(rows: npt.NDArray[Any]) -> RawFeature:
+    """Returns a BytesList with the raw bytes of each of `rows[0]`, `rows[1]`, …; shape (n, …)."""
+    count = len(rows)
+    contiguous = np.ascontiguousarray(rows)
+    size = contiguous[0].nbytes if count else 0
+    prefix = bytes((_BYTES_TAG,)) + encode_varint(size)
+    out = np.empty((count, len(prefix) + size), np.uint8)
+    out[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
+    if size:
+        out[:, len(prefix) :] = contiguous.reshape(count, -1).view(np.uint8)
+    return RawFeature(BYTES_LIST, out.reshape(-1).data)
+
+
+def decode_bytes(feature: RawFeature) -> list[memoryview]:
+    """Returns the elements of a BytesList; each a view into the record."""
+    _check_kind(feature, BYTES_LIST)
+    return list(_fields(feature.data, 1))
+
+
+def decode_rows(
+    feature: RawFeature, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """Returns a BytesList of elements of one size as an array (n, *shape); the twin of `rows_feature`.
+
+    Raises:
+      ValueError: An element has another size than `dtype` and `shape` say.
+    """
+    _check_kind(feature, BYTES_LIST)
+    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    prefix = bytes((_BYTES_TAG,)) + encode_varint(size)
+    stride = len(prefix) + size
+    data = np.frombuffer(feature.data, np.uint8)
+    if data.size % stride:
+        raise ValueError(f"elements are not of {size} bytes each")
+    table = data.reshape(-1, stride)
+    if not (table[:, : len(prefix)] == np.frombuffer(prefix, np.uint8)).all():
+        raise ValueError(f"elements are not of {size} bytes each")
+    rows = np.ascontiguousarray(table[:, len(prefix) :])
+    if not size:
+        return np.empty((len(table), *shape), dtype)
+    return rows.view(dtype).reshape(len(table), *shape)
+
+
+def encode_varints(values: npt.NDArray[Any]) -> memoryview:
+    """Returns the varints of integers of any integer dtype or bool; shape (n,).
+
+    A negative number takes ten bytes, as protobuf has it (its two's complement in 64 bits).
+    """
+    if values.dtype == np.bool_ or (values.dtype == np.uint8 and not (values > 0x7F).any()):
+        return values.view(np.uint8).data
+    bits = values.view(np.uint64) if values.dtype == np.uint64 else values.astype(np.int64)
+    bits = bits.view(np.uint64)
+    if not len(bits) or int(bits.max()) < 0x80:
+        return bits.astype(np.uint8).data
+    sizes = np.ones(len(bits), np.int64)
+    for byte in range(1, 10):
+        sizes += bits >= np.uint64(1 << 7 * byte)
+    ends = np.cumsum(sizes)
+    out = np.empty(int(ends[-1]), np.uint8)
+    starts = ends - sizes
+    for byte in range(int(sizes.max())):
+        holders = np.flatnonzero(sizes > byte)
+        group = (bits[holders] >> np.uint64(7 * byte)).astype(np.uint8) & 0x7F
+        out[starts[holders] + byte] = group | ((sizes[holders] > byte + 1).astype(np.uint8) << 7)
+    return out.data
+
+
+def decode_varints(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Returns the integers of a run of varints; the twin of `encode_varints`.
+
+    Raises:
+      ValueError: The run ends inside a varint, or one is longer than ten bytes.
+    """
+    final = data < 0x80
+    if final.all():
+        return data.astype(np.int64)
+    ends = np.flatnonzero(final) + 1
+    if not final[-1]:
+        raise ValueError("a varint is cut off")
+    starts = np.concatenate([np.zeros(1, ends.dtype), ends[:-1]])
+    sizes = ends - starts
+    if sizes.max() > 10:
+        raise ValueError("a varint is longer than ten bytes")
+    values = np.zeros(len(ends), np.uint64)
+    for byte in range(int(sizes.max())):
+        holders = np.flatnonzero(sizes > byte)
+        group = (data[starts[holders] + byte] & 0x7F).astype(np.uint64)
+        values[holders] |= group << np.uint64(7 * byte)
+    return values.view(np.int64)
+
+
+def _check_kind(feature: RawFeature, kind: int) -> None:
+    if feature.kind != kind:
+        got = _KIND_NAMES.get(feature.kind, "no value")
+        raise ValueError(f"got {got}, expected {_KIND_NAMES[kind]}")

@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One feature of a dataset: its dtype, shape and encoding, and the codec of its columns.
+
+A feature is seen in three ways: as a column of T rows (numpy), as an entry of `features.json` (only
+classes that stock TFDS has), and as lists in a `tf.train.Example`. The encoding of a feature is
+chosen so that stock TFDS reads the same bits back, with and without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from envlogger import errors
+from envlogger.tfds import example, images
+from envlogger.tfds.structure import Path
+
+Shape: TypeAlias = tuple[int | None, ...]
+# T rows of one feature: an array (T, *shape); a list of T arrays where a dimension is unknown.
+# Strings are object arrays of bytes.
+Column: TypeAlias = npt.NDArray[Any] | list[npt.NDArray[Any]]
+
+STRING = np.dtype(object)
+
+# Integers that are written as varints decode in the same pass that parses the record, others in a
+# map call of their own; but each varint takes eight bytes in TensorFlow's memory until it is cast.
+_MAX_PLAIN_INTEGERS = 256
+
+_TFDS = "tensorflow_datasets.core.features."
+
+
+class Encoding(enum.Enum):
+    """How the values of a feature lie in the Example."""
+
+    PLAIN = "none"  # FloatList or Int64List
+    BYTES = "bytes"  # BytesList: the raw little-endian bytes of each row
+    ZLIB = "zlib"  # the same, deflated
+    STRING = "string"  # BytesList: each string
+    SEQUENCE = "sequence"  # a TFDS Sequence: flat values and row lengths
+    PNG = "png"
+    JPEG = "jpeg"
+
+
+IMAGE_ENCODINGS = {"png": Encoding.PNG, "jpeg": Encoding.JPEG, "raw": Encoding.BYTES}
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """A leaf of a dataset's features.
+
+    Attributes:
+      path: Where it is, below the step or the episode: `("observation", "camera")`.
+      dtype: The dtype of its values; `STRING` (object) for byte strings.
+      shape: The shape of a row; None for a dimension that varies.
+      encoding: How a row is stored.
+      description: What it is, for `features.json`.
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+    shape: Shape
+    encoding: Encoding
+    description: str = ""
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether rows differ in shape."""
+        return None in self.shape
+
+    @property
+    def size(self) -> int:
+        """The number of elements of a row, with 1 for each dimension that varies."""
+        return math.prod(1 if dim is None else dim for dim in self.shape)
+
+    def zeros(self, count: int) -> Column:
+        """Returns a column of `count` rows of padding: zeros, empty strings."""
+        shape = tuple(0 if dim is None else dim for dim in self.shape)
+        if self.encoding in (Encoding.PNG, Encoding.JPEG):
+            shape = tuple(dim or 1 for dim in shape)  # there is no image without pixels
+        column = np.full((count, *shape), b"" if self.dtype == STRING else 0, self.dtype)
+        return list(column) if self.is_ragged else column
+
+
+def choose_encoding(path: Path, dtype: np.dtype[Any], shape: Shape, image_format: str) -> Encoding:
+    """Returns the encoding in which stock TFDS keeps every bit of such values.
+
+    The choice follows what TFDS 4.9.10 was seen to do: it narrows plain float64, has no raw decoder
+    for uint32, overflows on plain uint64, and dies of SIGFPE on plain tensors without elements.
+
+    Raises:
+      UnsupportedValueError: No encoding reads back exactly.
+    """
+    varying = sum(dim is None for dim in shape)
+    empty = 0 in shape
+    is_image = dtype == np.uint8 and len(shape) == 3 and shape[2] in (1, 3) and not empty
+    if is_image and image_format != "raw":
+        return IMAGE_ENCODINGS[image_format]
+    if varying > 1 or (varying and empty):
+        raise errors.UnsupportedValueError(
+            f"{errors.format_path(path)}: got values whose shapes differ in {varying} dimensions "
+            f"({shape}); TFDS reads back one varying dimension of values that are not empty. "
+            "Pad them, or log them flat beside their shape."
+        )
+    if dtype in (STRING, np.uint32):
+        if varying and shape[0] is not None:
+            raise errors.UnsupportedValueError(
+                f"{errors.format_path(path)}: got {_dtype_name(dtype)} values of shape {shape}; for "
+                "this dtype TFDS reads back only a varying first dimension. Transpose them."
+            )
+        if varying or empty:
+            return Encoding.SEQUENCE
+        return Encoding.STRING if dtype == STRING else Encoding.PLAIN
+    if varying or empty:
+        return Encoding.BYTES
+    if dtype == np.float32:
+        return Encoding.PLAIN
+    if dtype.kind in "biu" and dtype != np.uint64:
+        size = math.prod(dim or 0 for dim in shape)
+        return Encoding.PLAIN if size <= _MAX_PLAIN_INTEGERS else Encoding.BYTES
+    return Encoding.BYTES
+
+
+# --- columns <-> Example ---------------------------------------------------------------------------
+
+
+def encode_column(
+    feature: Feature, column: Column, *, nested: bool
+) -> dict[str, example.RawFeature]:
+    """Returns the features of the Example that hold a column, by the suffix of their names.
+
+    Args:
+      feature: What the column holds.
+      column: T rows.
+      nested: True below `steps`; False for a feature of the episode, whose column has one row.
+    """
+    encoding = feature.encoding
+    if encoding is Encoding.SEQUENCE:
+        return _encode_sequence(feature, column, nested)
+    if encoding is Encoding.PLAIN:
+        values = np.asarray(column)
+        is_float = feature.dtype.kind not in "biu"
+        return {"": example.float_feature(values) if is_float else example.int64_feature(values)}
+    if encoding is Encoding.STRING:
+        return {"": example.bytes_feature(np.asarray(column, object).reshape(-1).tolist())}
+    if encoding in (Encoding.PNG, Encoding.JPEG):
+        return {"": example.bytes_feature([images.encode(row, encoding.value) for row in column])}
+    if encoding is Encoding.BYTES and isinstance(column, np.ndarray):
+        return {"": example.rows_feature(_little_endian(column))}
+    rows = [_little_endian(np.asarray(row)).tobytes() for row in column]
+    if encoding is Encoding.ZLIB:
+        rows = [zlib.compress(row) for row in rows]
+    return {"": example.bytes_feature(rows)}
+
+
+def decode_column(
+    feature: Feature, raw: Mapping[str, example.RawFeature], name: str, *, nested: bool
+) -> Column:
+    """Returns the rows that `encode_column` stored under `name`.
+
+    Raises:
+      CorruptDatasetError: The record does not hold what the feature says.
+    """
+    try:
+        if feature.encoding is Encoding.SEQUENCE:
+            return _decode_sequence(feature, raw, name, nested)
+        return _decode_plain(feature, raw[name])
+    except (ValueError, KeyError, zlib.error) as error:
+        detail = "it is not in the record" if isinstance(error, KeyError) else str(error)
+        raise errors.CorruptDatasetError(
+            f"{name}: a record does not hold {_dtype_name(feature.dtype)} of shape {feature.shape} "
+            f"as {feature.encoding.value}: {detail}."
+        ) from error
+
+
+def _decode_plain(feature: Feature, raw: example.RawFeature) -> Column:
+    encoding, dtype, shape = feature.encoding, feature.dtype, feature.shape
+    if encoding is Encoding.PLAIN:
+        is_float = dtype.kind not in "biu"
+        values = example.decode_floats(raw) if is_float else example.decode_int64s(raw)
+        return _cast(values, dtype).reshape(-1, *_fixed(shape))
+    if encoding is Encoding.BYTES and not feature.is_ragged:
+        return example.decode_rows(raw, dtype, _fixed(shape))
+    items = example.decode_bytes(raw)
+    if encoding is Encoding.STRING:
+        return _strings(items).reshape(-1, *_fixed(shape))
+    if encoding in (Encoding.PNG, Encoding.JPEG):
+        channels = shape[2] or 3
+        pictures = [images.decode(item, channels) for item in items]
+        return pictures if feature.is_ragged else _stack(pictures, _fixed(shape), dtype)
+    if encoding is Encoding.ZLIB:
+        items = [memoryview(zlib.decompress(item)) for item in items]
+    dims = [-1 if dim is None else dim for dim in shape]
+    rows = [np.frombuffer(item, dtype).reshape(dims).copy() for item in items]
+    return rows if feature.is_ragged else _stack(rows, _fixed(shape), dtype)
+
+
+def _encode_sequence(
+    feature: Feature, column: Column, nested: bool
+) -> dict[str, example.RawFeature]:
+    flat = [np.asarray(row).reshape(-1) for row in column]
+    joined = np.concatenate([np.empty(0, feature.dtype), *flat])
+    if feature.dtype == STRING:
+        values = example.bytes_feature(joined.tolist())
+    else:
+        values = example.int64_feature(joined)
+    if not nested:
+        return {"": values}
+    lengths = np.array([0 if 0 in row.shape else len(row) for row in column], np.int64)
+    return {
+        "/ragged_flat_values": values,
+        "/ragged_row_lengths_0": example.int64_feature(lengths),
+    }
+
+
+def _decode_sequence(
+    feature: Feature, raw: Mapping[str, example.RawFeature], name: str, nested: bool
+) -> Column:
+    data = raw[name + "/ragged_flat_values" if nested else name]
+    if feature.dtype == STRING:
+        values: npt.NDArray[Any] = _strings(example.decode_bytes(data))
+    elif feature.dtype.kind in "biu":
+        values = _cast(example.decode_int64s(data), feature.dtype)
+    else:
+        values = _cast(example.decode_floats(data), feature.dtype)
+    if not feature.is_ragged:  # it holds no elements; its shape says all
+        lengths = example.decode_int64s(raw[name + "/ragged_row_lengths_0"]) if nested else [0]
+        return np.empty((len(lengths), *_fixed(feature.shape)), feature.dtype)
+    inner = _fixed(feature.shape[1:])
+    values = values.reshape(-1, *inner)
+    if not nested:
+        return [values]
+    lengths = example.decode_int64s(raw[name + "/ragged_row_lengths_0"])
+    return list(np.split(values, np.cumsum(lengths)[:-1]))
+
+
+def _cast(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    return values.view(dtype) if dtype == np.uint64 else values.astype(dtype)
+
+
+def _strings(items: Sequence[memoryview]) -> npt.NDArray[Any]:
+    array = np.empty(len(items), object)
+    array[:] = [bytes(item) for item in items]
+    return array
+
+
+def _stack(
+    rows: Sequence[npt.NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    column = np.empty((len(rows), *shape), dtype)
+    for i, row in enumerate(rows):
+        column[i] = row.reshape(shape)
+    return column
+
+
+def _fixed(shape: Shape) -> tuple[int, ...]:
+    return tuple(-1 if dim is None else dim for dim in shape)
+
+
+def _little_endian(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return (
+        array
+        if array.dtype.kind == "V"
+        else array.astype(array.dtype.newbyteorder("<"), copy=False)
+    )
+
+
+# --- features <-> features.json --------------------------------------------------------------------
+
+
+def to_json(features: Mapping[Path, Feature], description: str = "") -> dict[str, Any]:
+    """Returns features, by path, as the FeaturesDict that `features.json` holds."""
+    tree: dict[str, Any] = {}
+    for path, feature in features.items():
+        node = tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = feature
+    return _dict_to_json(tree, description)
+
+
+def _dict_to_json(tree: Mapping[str, Any], description: str = "") -> dict[str, Any]:
+    entries = {
+        key: _dict_to_json(item) if isinstance(item, dict) else _feature_to_json(item)
+        for key, item in tree.items()
+    }
+    node: dict[str, Any] = {
+        "pythonClassName": _TFDS + "features_dict.FeaturesDict",
+        "featuresDict": {"features": entries},
+    }
+    if description:
+        node["description"] = description
+    return node
+
+
+def _feature_to_json(feature: Feature) -> dict[str, Any]:
+    dtype = _dtype_name(feature.dtype)
+    encoding, shape = feature.encoding, feature.shape
+    node: dict[str, Any]
+    if encoding in (Encoding.PNG, Encoding.JPEG):
+        node = {
+            "pythonClassName": _TFDS + "image_feature.Image",
+            "image": {
+                "shape": _shape_to_json(shape),
+                "dtype": dtype,
+                "encodingFormat": encoding.value,
+            },
+        }
+    elif encoding is Encoding.STRING and shape == ():
+        node = {"pythonClassName": _TFDS + "text_feature.Text", "text": {}}
+    elif encoding is Encoding.SEQUENCE:
+        inner = shape[1:] if feature.is_ragged else ()
+        node = {
+            "pythonClassName": _TFDS + "sequence_feature.Sequence",
+            "sequence": {"feature": _tensor_to_json(dtype, inner, "none"), "length": "-1"},
+        }
+    else:
+        plain = encoding in (Encoding.PLAIN, Encoding.STRING)
+        node = _tensor_to_json(dtype, shape, "none" if plain else encoding.value)
+    if feature.description:
+        node["description"] = feature.description
+    return node
+
+
+def _tensor_to_json(dtype: str, shape: Shape, encoding: str) -> dict[str, Any]:
+    return {
+        "pythonClassName": _TFDS + "tensor_feature.Tensor",
+        "tensor": {"shape": _shape_to_json(shape), "dtype": dtype, "encoding": encoding},
+    }
+
+
+def from_json(node: Mapping[str, Any], path: Path = ()) -> dict[Path, Feature]:
+    """Returns the leaves, by path, of a FeaturesDict of a `features.json`.
+
+    Raises:
+      UnsupportedValueError: A feature is of a class that this library cannot decode.
+    """
+    if "featuresDict" in node:
+        leaves: dict[Path, Feature] = {}
+        for key, item in node["featuresDict"].get("features", {}).items():
+            leaves.update(from_json(item, (*path, key)))
+        return leaves
+    return {path: _feature_from_json(node, path)}
+
+
+def _feature_from_json(node: Mapping[str, Any], path: Path) -> Feature:
+    description = node.get("description", "")
+    if "tensor" in node:
+        tensor = node["tensor"]
+        dtype = _dtype_from_name(tensor["dtype"])
+        encoding = Encoding(tensor.get("encoding") or "none")
+        if dtype == STRING:
+            encoding = Encoding.STRING
+        return Feature(path, dtype, _shape_from_json(tensor), encoding, description)
+    if "text" in node:
+        return Feature(path, STRING, (), Encoding.STRING, description)
+    if "classLabel" in node:
+        return Feature(path, np.dtype(np.int64), (), Encoding.PLAIN, description)
+    if "image" in node:
+        image = node["image"]
+        # Without a stated format TFDS writes PNG; the reader looks at the bytes anyway.
+        encoding = Encoding(image.get("encodingFormat") or "png")
+        dtype = _dtype_from_name(image.get("dtype") or "uint8")
+        return Feature(path, dtype, _shape_from_json(image), encoding, description)
+    if "sequence" in node and "tensor" in node["sequence"]["feature"]:
+        inner = _feature_from_json(node["sequence"]["feature"], path)
+        if inner.encoding in (Encoding.PLAIN, Encoding.STRING) and not inner.is_ragged:
+            return Feature(path, inner.dtype, (None, *inner.shape), Encoding.SEQUENCE, description)
+    raise errors.UnsupportedValueError(
+        f"{errors.format_path(path)}: the feature class {node.get('pythonClassName')} is not "
+        "supported. Read the dataset with tfds.data_source or tfds.load instead."
+    )
+
+
+def _shape_to_json(shape: Shape) -> dict[str, list[str]]:
+    # TFDS writes -1 for a dimension that is not known, and numbers as strings (protobuf's JSON).
+    if not shape:
+        return {}
+    return {"dimensions": [str(-1 if dim is None else dim) for dim in shape]}
+
+
+def _shape_from_json(node: Mapping[str, Any]) -> Shape:
+    dims = [int(dim) for dim in node.get("shape", {}).get("dimensions", [])]
+    return tuple(None if dim == -1 else dim for dim in dims)
+
+
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return "string" if dtype == STRING else dtype.name
+
+
+def _dtype_from_name(name: str) -> np.dtype[Any]:
+    if name in ("string", "object", "str"):
+        return STRING
+    if name == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError as error:
+            raise errors.MissingExtraError("ml_dtypes", "tensorflow", "Reading bfloat16") from error
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
+    return np.dtype(name)

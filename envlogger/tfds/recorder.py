@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From logged steps to episodes: checks each value against the schema, which it extends."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import dm_env
+import numpy as np
+import numpy.typing as npt
+
+from envlogger import errors, step_data
+from envlogger.tfds import schema, structure
+from envlogger.tfds.episode import End, Episode, Row
+from envlogger.tfds.features import Column
+from envlogger.tfds.structure import Leaves, Path, Structure
+
+_SPEC_NAMES = {
+    schema.OBSERVATION: "observation_spec",
+    schema.ACTION: "action_spec",
+    schema.REWARD: "reward_spec",
+    schema.DISCOUNT: "discount_spec",
+}
+
+
+class Recorder:
+    """Turns what the environment and the callbacks gave into rows that fit the schema.
+
+    Args:
+      of: The schema; extended in place as new features turn up.
+      specs: The environment's specs by name (`observation_spec`, …), where known.
+    """
+
+    def __init__(self, of: schema.Schema, specs: Mapping[str, Any]) -> None:
+        self.schema = of
+        self._specs: dict[Path, Any] = {}
+        for slot, name in _SPEC_NAMES.items():
+            self._specs.update(spec_leaves(specs.get(name), (slot,)))
+        # Features that have had one value only: the second may show that a dimension varies.
+        self._young: set[Path] = set()
+        self._warned_first = False
+
+    def row(self, data: step_data.StepData) -> Row:
+        """Returns a step as a row.
+
+        Raises:
+          ValueMismatchError: A value does not fit what was recorded before.
+          UnsupportedValueError: A value cannot be stored.
+          NameConflictError: A key is reserved or collides.
+        """
+        timestep = data.timestep
+        values = {
+            schema.OBSERVATION: timestep.observation,
+            schema.ACTION: data.action,
+            schema.REWARD: timestep.reward,
+            schema.DISCOUNT: timestep.discount,
+            schema.CUSTOM_DATA: data.custom_data,
+        }
+        leaves: Leaves = {}
+        structures: list[Structure] = []
+        draft = self.schema.copy()  # a step that raises leaves the schema as it was
+        young = set(self._young)
+        surprises: list[str] = []
+        for slot, value in values.items():
+            found: Leaves = {}
+            if slot == schema.CUSTOM_DATA and isinstance(value, Mapping):
+                schema.check_names(value, "step_fn")
+            path = () if slot == schema.CUSTOM_DATA and isinstance(value, Mapping) else (slot,)
+            shape = structure.flatten(value, path, found)
+            structures.append(shape)
+            for leaf_path, array in found.items():
+                code = _code(shape, path, leaf_path)
+                leaves[leaf_path] = self._fit(draft, leaf_path, code, array, young, surprises)
+            if slot != schema.CUSTOM_DATA and value is not None:
+                _check_same_leaves(draft, self.schema, slot, found)
+        self.schema.steps = draft.steps
+        self._young = young
+        self._warn(surprises, timestep)
+        return Row(int(timestep.step_type), tuple(structures), leaves)
+
+    def metadata(self, value: Any) -> tuple[Structure, Leaves]:
+        """Returns what `episode_fn` gave, as structure and leaves that fit the schema.
+
+        Raises:
+          ValueMismatchError, UnsupportedValueError, NameConflictError: As for `row`.
+        """
+        is_dict = isinstance(value, Mapping)
+        if is_dict:
+            schema.check_names(value, "episode_fn")
+        path = () if is_dict else (schema.CUSTOM_DATA,)
+        found: Leaves = {}
+        shape = structure.flatten(value, path, found)
+        draft = self.schema.copy()
+        for leaf_path, array in found.items():
+            known = draft.episode.get(leaf_path)
+            if known is None:
+                self._refuse_if_given(leaf_path)
+                known = draft.infer(leaf_path, array, array.shape)
+                draft.add(known, to_episode=True)
+            found[leaf_path] = schema.conform(known, _code(shape, path, leaf_path), array)
+        self.schema.episode = draft.episode
+        return shape, found
+
+    def _fit(
+        self,
+        draft: schema.Schema,
+        path: Path,
+        code: str,
+        array: npt.NDArray[Any],
+        young: set[Path],
+        surprises: list[str],
+    ) -> npt.NDArray[Any]:
+        """Returns a leaf as its feature stores it; adds or widens the feature where that is due."""
+        feature = draft.steps.get(path)
+        if feature is None:
+            self._refuse_if_given(path)
+            spec = self._specs.get(path)
+            if code == "i" and spec is not None and np.issubdtype(spec.dtype, np.floating):
+                # `reward = 0` where the spec says float: the next one may be 0.5.
+                array = array.astype(np.float64)
+            draft.add(draft.infer(path, array, array.shape))
+            young.add(path)
+            if surprise := _compare_to_spec(path, code, array, spec):
+                surprises.append(surprise)
+            return array
+        if path in young:
+            young.discard(path)
+            shape = schema.generalise(feature, array.shape)
+            if shape is not None and shape != feature.shape and array.dtype == feature.dtype:
+                draft.add(draft.infer(path, array, shape))
+                return array
+        return schema.conform(feature, code, array)
+
+    def _refuse_if_given(self, path: Path) -> None:
+        if self.schema.is_given:
+            raise errors.ValueMismatchError(
+                f"{errors.format_path(path)}: got a value, but ds_config has no feature there. "
+                "Add one, or leave ds_config out to have the features inferred."
+            )
+
+    def _warn(self, surprises: list[str], timestep: dm_env.TimeStep) -> None:
+        if surprises:
+            warnings.warn(
+                "What the environment returns differs from its specs; it is recorded as it is. "
+                + "; ".join(surprises),
+                UserWarning,
+                stacklevel=6,
+            )
+        if timestep.first() and not self._warned_first:
+            given = [
+                n for n in (schema.REWARD, schema.DISCOUNT) if getattr(timestep, n) is not None
+            ]
+            if given:
+                self._warned_first = True
+                warnings.warn(
+                    f"{' and '.join(given)}: got a value on a FIRST step, where dm_env has None. "
+                    "RLDS has no place for it; only envlogger.Reader returns it.",
+                    UserWarning,
+                    stacklevel=6,
+                )
+
+
+class EpisodeBuffer:
+    """The rows of the episode under way, in memory.
+
+    Args:
+      episode_id: Unique across datasets.
+    """
+
+    def __init__(self, episode_id: str) -> None:
+        self._episode_id = episode_id
+        self._rows: list[Row] = []
+        self._metadata: tuple[Structure, Leaves] = (None, {})
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return len(self._rows)
+
+    def append(self, row: Row) -> None:
+        """Adds a row; its arrays are copied, since environments reuse theirs."""
+        row.leaves = {path: array.copy() for path, array in row.leaves.items()}
+        self._rows.append(row)
+
+    def set_metadata(self, shape: Structure, leaves: Leaves) -> None:
+        """Sets the metadata of the episode, in place of what it had."""
+        self._metadata = shape, {path: array.copy() for path, array in leaves.items()}
+
+    def finish(self, of: schema.Schema, end: End) -> Episode:
+        """Returns the episode.
+
+        Args:
+          of: The schema that all rows fit.
+          end: How it ended; where its last row is LAST, it is `End.LAST` anyhow.
+        """
+        rows = self._rows
+        known: dict[str, int] = {}
+        structures: list[tuple[Structure, ...]] = []
+        ids = np.empty(len(rows), np.int64)
+        for i, row in enumerate(rows):
+            key = repr(row.structures)
+            if key not in known:
+                known[key] = len(structures)
+                structures.append(row.structures)
+            ids[i] = known[key]
+        if rows[-1].step_type == int(dm_env.StepType.LAST):
+            end = End.LAST
+        return Episode(
+            episode_id=self._episode_id,
+            end=end,
+            step_types=np.array([row.step_type for row in rows], np.uint8),
+            structures=structures,
+            structure_ids=ids,
+            columns=self._columns(of),
+            metadata_structure=self._metadata[0],
+            metadata=self._metadata[1],
+        )
+
+    def _columns(self, of: schema.Schema) -> dict[Path, Column]:
+        columns: dict[Path, Column] = {}
+        for path in dict.fromkeys(path for row in self._rows for path in row.leaves):
+            feature = of.steps[path]
+            column = feature.zeros(len(self._rows))
+            for i, row in enumerate(self._rows):
+                if path in row.leaves:
+                    column[i] = row.leaves[path]
+            columns[path] = column
+        return columns
+
+
+def spec_leaves(spec: Any, path: Path) -> dict[Path, Any]:
+    """Returns the specs in a nest of dicts, lists and tuples by the paths of their values."""
+    if spec is None:
+        return {}
+    if isinstance(spec, Mapping):
+        items = [(str(key), item) for key, item in spec.items()]
+    elif isinstance(spec, list | tuple):
+        items = [(str(i), item) for i, item in enumerate(spec)]
+    else:
+        return {path: spec}
+    leaves: dict[Path, Any] = {}
+    for key, item in items:
+        leaves.update(spec_leaves(item, (*path, key)))
+    return leaves
+
+
+def _code(shape: Structure, prefix: Path, path: Path) -> str:
+    """Returns the code of the leaf at `path` of a structure that begins at `prefix`."""
+    node = shape
+    for key in path[len(prefix) :]:
+        if isinstance(node, dict):
+            node = node[key] if key in node else node[int(key)]
+        else:
+            node = node[int(key)]
+    return str(node)
+
+
+def _check_same_leaves(
+    draft: schema.Schema, before: schema.Schema, slot: str, found: Leaves
+) -> None:
+    """Refuses a field of the environment whose nesting is not what it was."""
+    expected = {feature.path for feature in before.slot(slot)}
+    if not expected or expected == found.keys():
+        return
+    missing = ", ".join(sorted(map(errors.format_path, expected - found.keys()))) or "none"
+    extra = ", ".join(sorted(map(errors.format_path, found.keys() - expected))) or "none"
+    raise errors.ValueMismatchError(
+        f"{slot}: got another nesting than recorded before (missing: {missing}; new: {extra}). "
+        "Give all of its values at each step, or record into another data_directory."
+    )
+
+
+def _compare_to_spec(path: Path, code: str, array: npt.NDArray[Any], spec: Any) -> str | None:
+    if spec is None:
+        return None
+    same_kind = array.dtype.kind == np.dtype(spec.dtype).kind
+    # A Python number has no width of its own; text has none either.
+    fits = same_kind if code in "bif" else array.dtype == spec.dtype or array.dtype.kind == "O"
+    if code == "i":
+        fits = np.dtype(spec.dtype).kind in "iuf"
+    if fits and array.shape == tuple(spec.shape):
+        return None
+    got = schema.describe(array.dtype, array.shape)
+    return (
+        f"{errors.format_path(path)}: got {got}, the spec says {spec.dtype} of shape {spec.shape}"
+    )
+
+
+__all__ = ["EpisodeBuffer", "Recorder", "spec_leaves"]

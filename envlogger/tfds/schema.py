@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a dataset holds: the features of its steps and of its episodes, and which values fit them.
+
+The environment's specs give names, nesting and bounds; what the environment really returns gives
+dtype and shape. A feature is added when its first value is seen; from then on it is fixed, and a
+value that does not fit raises on that very step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from envlogger import errors
+from envlogger.tfds import features as features_lib
+from envlogger.tfds.features import Encoding, Feature
+from envlogger.tfds.structure import Path
+
+# The names of RLDS (https://github.com/google-research/rlds, "RLDS format").
+OBSERVATION = "observation"
+ACTION = "action"
+REWARD = "reward"
+DISCOUNT = "discount"
+IS_FIRST = "is_first"
+IS_LAST = "is_last"
+IS_TERMINAL = "is_terminal"
+STEPS = "steps"
+EPISODE_ID = "episode_id"
+INVALID = "invalid"
+
+# Ours: what a step_fn or episode_fn returned that is not a dict; which values are not padding; and
+# what the Reader needs to restore the logged values exactly.
+CUSTOM_DATA = "custom_data"
+PRESENT = "present"
+RESTORE = "envlogger"
+
+_RLDS_NAMES = (OBSERVATION, ACTION, REWARD, DISCOUNT, IS_FIRST, IS_LAST, IS_TERMINAL, STEPS)
+RESERVED = frozenset((*_RLDS_NAMES, CUSTOM_DATA, PRESENT, RESTORE))
+# A step holds these as they came of the next call of `step()`.
+SHIFTED = (ACTION, REWARD, DISCOUNT)
+
+_BOOL = np.dtype(np.bool_)
+_STEP_FLAGS = {
+    IS_FIRST: "Whether this is the first step of the episode.",
+    IS_LAST: "Whether this is the last step: its action, reward and discount are padding (zeros).",
+    IS_TERMINAL: "Whether the environment ended the episode here, with discount 0.",
+}
+_DESCRIPTIONS = {
+    ACTION: "The action taken after the observation of this step.",
+    REWARD: "The reward that came of the action.",
+    DISCOUNT: "The discount that came of the action.",
+}
+_EPISODE_FIELDS = (
+    Feature((EPISODE_ID,), features_lib.STRING, (), Encoding.STRING, "Unique across datasets."),
+    Feature((INVALID,), _BOOL, (), Encoding.PLAIN, "Whether the process died in this episode."),
+    Feature(
+        (RESTORE,),
+        features_lib.STRING,
+        (),
+        Encoding.STRING,
+        "JSON: how envlogger.Reader restores the logged values exactly.",
+    ),
+)
+
+
+@dataclasses.dataclass
+class Schema:
+    """The features of a dataset.
+
+    Attributes:
+      steps: The features of a step, by path.
+      episode: The features of an episode besides its steps, by path.
+      image_format: How uint8 images are stored: "png", "raw" or "jpeg".
+      is_given: Whether the caller gave the features; then none is inferred.
+    """
+
+    steps: dict[Path, Feature] = dataclasses.field(default_factory=dict)
+    episode: dict[Path, Feature] = dataclasses.field(default_factory=dict)
+    image_format: str = "png"
+    is_given: bool = False
+
+    def __post_init__(self) -> None:
+        """Adds the fields that every dataset has."""
+        for name, description in _STEP_FLAGS.items():
+            path = (name,)
+            self.steps.setdefault(path, Feature(path, _BOOL, (), Encoding.PLAIN, description))
+        for feature in _EPISODE_FIELDS:
+            self.episode.setdefault(feature.path, feature)
+
+    def copy(self) -> Schema:
+        """Returns a schema that can be extended without changing this one."""
+        return dataclasses.replace(self, steps=dict(self.steps), episode=dict(self.episode))
+
+    def slot(self, name: str) -> list[Feature]:
+        """Returns the features of a field of the step, such as those of the observation."""
+        return [feature for path, feature in self.steps.items() if path[0] == name]
+
+    def metadata_features(self) -> list[Feature]:
+        """Returns the features of the episode that the caller's `episode_fn` fills."""
+        ours = {(RESTORE,), (STEPS,)}
+        return [
+            feature
+            for path, feature in self.episode.items()
+            if path not in ours and path[0] != PRESENT
+        ]
+
+    def infer(self, path: Path, array: npt.NDArray[Any], shape: features_lib.Shape) -> Feature:
+        """Returns the feature that stores values like `array` at `path`, without adding it."""
+        encoding = features_lib.choose_encoding(path, array.dtype, shape, self.image_format)
+        description = _DESCRIPTIONS.get(path[0], "") if len(path) == 1 else ""
+        return Feature(path, array.dtype, shape, encoding, description)
+
+    def add(self, feature: Feature, *, to_episode: bool = False) -> None:
+        """Adds (or replaces) a feature.
+
+        Raises:
+          NameConflictError: Its path, joined by '/', is that of another feature.
+        """
+        target = self.episode if to_episode else self.steps
+        name = "/".join(feature.path)
+        for path in target:
+            if "/".join(path) == name and path != feature.path:
+                raise errors.NameConflictError(
+                    f"{name}: the keys {path} and {feature.path} would have one name in the "
+                    "dataset. Rename one of them."
+                )
+            if path != feature.path and (
+                path[: len(feature.path)] == feature.path or feature.path[: len(path)] == path
+            ):
+                raise errors.ValueMismatchError(
+                    f"{name}: got {_nesting(feature.path, path)}, expected what it was before. A "
+                    "name stands either for a value or for a dict of values."
+                )
+        target[feature.path] = feature
+
+    def add_mask(self, path: Path, *, to_episode: bool = False) -> None:
+        """Adds the flag that tells the values at `path` from padding."""
+        mask = Feature(
+            (PRESENT, *path),
+            _BOOL,
+            (),
+            Encoding.PLAIN,
+            f"False where {'/'.join(path)} was None; its value there is padding.",
+        )
+        self.add(mask, to_episode=to_episode)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of `features.json`."""
+        node = features_lib.to_json(self.episode)
+        steps = features_lib.to_json(self.steps, "One timestep, aligned as RLDS has it.")
+        node["featuresDict"]["features"][STEPS] = {
+            "pythonClassName": "tensorflow_datasets.core.features.dataset_feature.Dataset",
+            "sequence": {"feature": steps, "length": "-1"},
+        }
+        return node
+
+    @classmethod
+    def from_json(cls, node: Mapping[str, Any], image_format: str = "png") -> Schema:
+        """Returns the schema that a `features.json` describes.
+
+        Raises:
+          DatasetError: The dataset does not have the form of RLDS: there are no `steps`.
+          UnsupportedValueError: A feature is of a class that this library cannot decode.
+        """
+        entries = dict(node.get("featuresDict", {}).get("features", {}))
+        steps = entries.pop(STEPS, {}).get("sequence", {}).get("feature")
+        if steps is None:
+            raise errors.DatasetError(
+                "The dataset has no nested feature 'steps', so it is not in RLDS form. "
+                "Read it with tfds.load or tfds.data_source."
+            )
+        schema = cls(image_format=image_format)
+        schema.steps = features_lib.from_json(steps)
+        schema.episode = features_lib.from_json({"featuresDict": {"features": entries}})
+        return schema
+
+
+def merge(ours: Schema, theirs: Schema) -> Schema:
+    """Returns the schema of a dataset that holds the episodes of both.
+
+    A feature that only one of them has gets a mask: for the other's episodes it is padding.
+
+    Raises:
+      ValueMismatchError: They disagree about a feature, or about which observations there are.
+    """
+    merged = ours.copy()
+    for attribute in ("steps", "episode"):
+        mine, others = getattr(ours, attribute), getattr(theirs, attribute)
+        to_episode = attribute == "episode"
+        for path, feature in others.items():
+            if path not in mine:
+                merged.add(feature, to_episode=to_episode)
+            elif not _same(mine[path], feature):
+                raise errors.ValueMismatchError(
+                    f"{errors.format_path(path)}: got {_describe_feature(mine[path])}, but the "
+                    f"dataset has {_describe_feature(feature)}. Record into another data_directory."
+                )
+        for path in mine.keys() ^ others.keys():
+            if path[0] == OBSERVATION and not to_episode:
+                raise errors.ValueMismatchError(
+                    f"{errors.format_path(path)}: not all episodes of the dataset have this "
+                    "observation. Record into another data_directory."
+                )
+            if path[0] != PRESENT and (PRESENT, *path) not in getattr(merged, attribute):
+                merged.add_mask(path, to_episode=to_episode)
+    return merged
+
+
+def _same(one: Feature, other: Feature) -> bool:
+    return dataclasses.replace(one, description="") == dataclasses.replace(other, description="")
+
+
+def _describe_feature(feature: Feature) -> str:
+    return f"{describe(feature.dtype, feature.shape)}, stored as {feature.encoding.value}"
+
+
+def conform(feature: Feature, code: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns a leaf as the feature stores it.
+
+    Args:
+      feature: What the dataset holds at the path.
+      code: The leaf's code (see `structure`); a Python number may be of another dtype.
+      array: The leaf.
+
+    Raises:
+      ValueMismatchError: The shape or dtype is another one, and no exact conversion exists.
+    """
+    if array.dtype == feature.dtype:
+        if array.shape == feature.shape or _fits(feature, array.shape):
+            return array
+    elif code in "bif" and array.shape == feature.shape and feature.dtype.kind in "biuf":
+        with np.errstate(over="ignore", invalid="ignore"):
+            converted = array.astype(feature.dtype)
+            exact = converted.astype(array.dtype).tobytes() == array.tobytes()
+        if exact:
+            return converted
+    raise mismatch(feature, array)
+
+
+def mismatch(feature: Feature, array: npt.NDArray[Any]) -> errors.ValueMismatchError:
+    """Returns the error for a leaf that the dataset cannot take."""
+    shown = f" (value {array[()]!r})" if array.shape == () else ""
+    return errors.ValueMismatchError(
+        f"{errors.format_path(feature.path)}: got {describe(array.dtype, array.shape)}{shown}, "
+        f"expected {describe(feature.dtype, feature.shape)} as recorded before. Convert the value, "
+        "or record into another data_directory."
+    )
+
+
+def describe(dtype: np.dtype[Any], shape: features_lib.Shape) -> str:
+    """Returns a dtype and shape in words: `float32 of shape (3, None)`."""
+    return f"{'string' if dtype == features_lib.STRING else dtype} of shape {shape}"
+
+
+def generalise(feature: Feature, shape: tuple[int, ...]) -> features_lib.Shape | None:
+    """Returns the shape that covers the feature's and `shape`, or None if their ranks differ."""
+    if len(shape) != len(feature.shape):
+        return None
+    return tuple(dim if dim == old else None for dim, old in zip(shape, feature.shape, strict=True))
+
+
+def check_names(names: Iterable[Any], source: str) -> None:
+    """Refuses metadata keys that RLDS or this library uses for something else.
+
+    Raises:
+      NameConflictError: One of `names` is reserved.
+    """
+    for name in names:
+        if name in RESERVED:
+            raise errors.NameConflictError(
+                f"{name}: got a key of this name from {source}, but it is reserved "
+                f"({', '.join(sorted(RESERVED))}). Rename it."
+            )
+
+
+def _fits(feature: Feature, shape: tuple[int, ...]) -> bool:
+    if not feature.is_ragged or generalise(feature, shape) != feature.shape:
+        return False
+    # An image without pixels has no PNG.
+    return 0 not in shape or feature.encoding not in (Encoding.PNG, Encoding.JPEG)
+
+
+def _nesting(new: Path, old: Path) -> str:
+    return "a dict of values" if len(new) > len(old) else "a value"

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shards: ArrayRecord files that hold one `tf.train.Example` per episode."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from array_record.python import array_record_module
+
+from envlogger import errors
+
+# One record per chunk: what `tfds.data_source` requires, and what lets an episode be read alone.
+_WRITER_OPTIONS = "group_size:1,zstd:3"
+
+
+class ShardWriter:
+    """Writes a shard. Nobody sees its records before `close()` has returned.
+
+    Args:
+      path: The file; one that is there is replaced.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.num_records = 0
+        self._writer: Any = array_record_module.ArrayRecordWriter(path, _WRITER_OPTIONS)
+
+    def add(self, record: bytes) -> None:
+        """Appends a record.
+
+        Raises:
+          OSError: It could not be written, as when the disk is full.
+        """
+        self._writer.write(record)
+        self._check()
+        self.num_records += 1
+
+    def close(self) -> None:
+        """Finishes the file and makes it durable (fsync)."""
+        self._writer.close()
+        self._check(closed=True)
+        sync_file(self.path)
+
+    def abandon(self) -> None:
+        """Gives the file up and removes it."""
+        with contextlib.suppress(Exception):
+            self._writer.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+    def _check(self, closed: bool = False) -> None:
+        # ArrayRecord's writer keeps an error to itself; a writer that was closed is not `ok` either.
+        if not closed and not self._writer.ok():
+            raise OSError(f"{self.path}: the shard could not be written. Is the disk full?")
+
+
+class ShardReader:
+    """Reads a shard.
+
+    Args:
+      path: The file.
+      num_records: How many records the dataset says it has.
+
+    Raises:
+      CorruptDatasetError: The file is missing, was not finished, or has another number of records.
+    """
+
+    def __init__(self, path: str, num_records: int) -> None:
+        self.path = path
+        if not os.path.isfile(path):
+            raise errors.CorruptDatasetError(
+                f"{path}: the shard is missing; dataset_info.json says it has {num_records} "
+                "episodes. Restore it from a copy."
+            )
+        self._reader: Any = array_record_module.ArrayRecordReader(path)
+        found = self._reader.num_records()
+        if not self._reader.ok() or found != num_records:
+            # A file that was cut off reads as empty, without an error.
+            raise errors.CorruptDatasetError(
+                f"{path}: the shard is damaged or was not finished; {found} records can be read, "
+                f"dataset_info.json says {num_records}. Restore it from a copy."
+            )
+
+    def read(self, index: int) -> bytes:
+        """Returns a record.
+
+        Raises:
+          CorruptDatasetError: Its bytes are damaged.
+        """
+        try:
+            records = self._reader.read([index])
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise self._damaged(index, str(error)) from error
+        if len(records) != 1 or not self._reader.ok():
+            raise self._damaged(index, "it cannot be decompressed")
+        record: bytes = records[0]
+        return record
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._reader.close()
+
+    def _damaged(self, index: int, detail: str) -> errors.CorruptDatasetError:
+        return errors.CorruptDatasetError(
+            f"{self.path}: episode {index} of the shard is damaged: {detail}. "
+            "The other episodes can be read."
+        )
+
+
+def read_all(path: str, num_records: int) -> Iterator[bytes]:
+    """Yields the records of a shard in their order."""
+    reader = ShardReader(path, num_records)
+    try:
+        for index in range(num_records):
+            yield reader.read(index)
+    finally:
+        reader.close()
+
+
+def sync_file(path: str) -> None:
+    """Makes the content of a file, or the entries of a directory, survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
