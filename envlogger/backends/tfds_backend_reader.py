@@ -89,7 +89,8 @@ class TFDSBackendReader(backend_reader.BackendReader):
         return backend_reader.EpisodeInfo(start, stop - start, metadata)
 
     def _episode(self, index: int) -> episode.Episode:
-        if self._last is None or self._last[0] != index:
+        last = self._last  # another thread may replace it meanwhile
+        if last is None or last[0] != index:
             shard = int(np.searchsorted(self._shard_starts, index, side="right")) - 1
             reader = self._shard(shard)
             record = reader.read(index - int(self._shard_starts[shard]))
@@ -97,8 +98,18 @@ class TFDSBackendReader(backend_reader.BackendReader):
                 decoded = episode.decode(record, self._contents.schema)
             except errors.CorruptDatasetError as error:
                 raise errors.CorruptDatasetError(f"{reader.path}: {error}") from error
-            self._last = index, decoded
-        return self._last[1]
+            self._check_step_count(index, len(decoded))
+            last = self._last = index, decoded
+        return last[1]
+
+    def _check_step_count(self, index: int, found: int) -> None:
+        expected = int(self._step_starts[index + 1] - self._step_starts[index])
+        if found != expected:
+            path = os.path.join(self._directory, dataset.STATE, "index")
+            raise errors.CorruptDatasetError(
+                f"{path}: the index says that episode {index} has {expected} steps; it has {found}. "
+                "Remove that directory: without it the steps are counted anew."
+            )
 
     def _shard(self, shard: int) -> shards.ShardReader:
         if shard not in self._readers:

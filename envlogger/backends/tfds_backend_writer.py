@@ -21,13 +21,12 @@ from envlogger.tfds import (
     dataset_files,
     features,
     recorder,
+    recovery,
     schema,
+    session,
+    writing_session,
 )
-from envlogger.tfds import (
-    ds_config as ds_config_lib,
-)
-from envlogger.tfds.episode import End
-from envlogger.tfds.sealer import Sealer
+from envlogger.tfds import ds_config as ds_config_lib
 
 
 class TFDSBackendWriter(backend_writer.BackendWriter):
@@ -50,6 +49,11 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
       dataset_name: The dataset's name; None for the directory's.
       image_format: How uint8 arrays (height, width, 1 or 3) are stored: "png" (lossless), "raw"
         (lossless, fast, large) or "jpeg" (lossy).
+      max_backlog_bytes: How much of the step log may wait to be sealed; above that `step()` waits
+        until the helper process has caught up.
+      sync_interval: Seconds after which what was logged is made to survive a loss of power, again
+        and again; None leaves that to `flush()`. The death of the process loses nothing anyhow.
+      helper: Whether a helper process seals the episodes; otherwise this process does, in between.
       metadata: What is known about the whole dataset; `environment_specs` holds encoded specs.
       scheduler: Called with each `StepData`; where it returns False, the step is dropped.
 
@@ -70,89 +74,70 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
         *,
         dataset_name: str | None = None,
         image_format: str = "png",
+        max_backlog_bytes: int = 1 << 30,
+        sync_interval: float | None = None,
+        helper: bool = True,
         metadata: Mapping[str, Any] | None = None,
         scheduler: schedulers.Scheduler | None = None,
     ) -> None:
         super().__init__(metadata=metadata, scheduler=scheduler)
-        self._is_closed = True  # until there is something to close
         split = split_name or "train"
         dataset_files.check_split_name(split)
         _check_options(max_episodes_per_file, image_format)
         kept = _kept_metadata(metadata or {}, store_ds_metadata)
         given = None if ds_config is None else ds_config_lib.to_schema(ds_config, image_format)
-        template = None if ds_config is None else ds_config_lib.to_info(ds_config)
-        name = dataset_name or (template.identity.name if template else None)
+        about = None if ds_config is None else ds_config_lib.to_info(ds_config)
+        name = dataset_name or (about.identity.name if about else None)
 
-        self._target = dataset.DatasetDirectory(os.fspath(data_directory), name, version)
+        target = dataset.DatasetDirectory(os.fspath(data_directory), name, version)
         try:
-            existing = self._target.contents()
+            recovery.recover_sessions(target)
+            existing = target.contents()
             specs = kept.get(dataset.ENVIRONMENT_SPECS) or {}
-            self._schema = given or schema.Schema(image_format=image_format)
+            of = given or schema.Schema(image_format=image_format)
             if existing is not None:
-                self._schema = _resume(existing, given, specs, image_format)
+                of = _resume(existing, given, specs, image_format)
             decoded = spec_codec.decode_environment_specs(specs)
-            self._recorder = recorder.Recorder(self._schema, decoded)
+            options = session.Options(
+                identity=target.identity,
+                split=split,
+                max_episodes_per_file=max_episodes_per_file,
+                image_format=image_format,
+                description=_describe_session(split, max_episodes_per_file, image_format),
+                metadata=kept,
+                about=about.description if about else "",
+                citation=about.citation if about else "",
+            )
+            self._session = writing_session.WritingSession(
+                target,
+                options,
+                of,
+                decoded,
+                max_backlog_bytes=max_backlog_bytes,
+                sync_interval=sync_interval,
+                with_helper=helper,
+            )
         except BaseException:
-            self._target.close()
+            target.close()
             raise
-        self._session_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}"
-        self._num_episodes = 0
-        self._episode: recorder.EpisodeBuffer | None = None
-        self._sealer = Sealer(
-            self._target,
-            split,
-            _describe_session(self._session_id, split, max_episodes_per_file, image_format),
-            self._schema,
-            max_episodes_per_file,
-            kept,
-            template,
-        )
-        self._is_closed = False
 
     def _record_step(self, data: step_data.StepData, is_new_episode: bool) -> None:
-        self._check_open()
-        row = self._recorder.row(data)
-        if is_new_episode:
-            self._finish_episode()
-        if self._episode is None:
-            episode_id = f"{self._session_id}-{self._num_episodes:06d}"
-            self._episode = recorder.EpisodeBuffer(episode_id)
-            self._num_episodes += 1
-        self._episode.append(row)
+        self._session.record(data, is_new_episode)
 
     def _set_episode_metadata(self, data: Any) -> None:
-        self._check_open()
-        if self._episode is not None:
-            self._episode.set_metadata(*self._recorder.metadata(data))
+        self._session.set_episode_metadata(data)
 
     def flush(self) -> None:
-        """Publishes the episodes that are finished: whoever opens the dataset now sees them."""
-        self._check_open()
-        self._sealer.publish()
+        """Makes what was logged survive a loss of power, and publishes the finished episodes.
+
+        Raises:
+          OSError: It could not be written.
+        """
+        self._session.flush()
 
     def close(self) -> None:
         """Publishes all that was recorded. May be called more than once."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        try:
-            self._finish_episode()
-            self._sealer.publish()
-            self._target.remove_session(self._session_id)
-        finally:
-            self._target.close()
-
-    def _finish_episode(self) -> None:
-        if self._episode is not None and len(self._episode):
-            finished, self._episode = self._episode, None
-            self._sealer.add(finished.finish(self._schema, End.RESET))
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise errors.EnvLoggerError(
-                "The logger is closed, so nothing more can be recorded. Make a new EnvLogger with "
-                "the same data_directory; it appends."
-            )
+        self._session.close()
 
 
 def _check_options(max_episodes_per_file: int, image_format: str) -> None:
@@ -229,9 +214,9 @@ def _describe_spec(spec: Any) -> str:
     return f"{spec.dtype} of shape {spec.shape}"
 
 
-def _describe_session(session_id: str, split: str, max_episodes: int, image_format: str) -> Any:
+def _describe_session(split: str, max_episodes: int, image_format: str) -> Any:
     return {
-        "id": session_id,
+        "id": f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}",
         "start": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {
             "envlogger": importlib_metadata.version("envlogger"),

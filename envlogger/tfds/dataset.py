@@ -22,7 +22,7 @@ import dataclasses
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from envlogger import errors
 from envlogger.converters import json_codec
-from envlogger.tfds import dataset_files, episode, schema, shards
+from envlogger.tfds import dataset_files, episode, schema, session, shards
 from envlogger.tfds.dataset_files import FEATURES, INFO, METADATA, Info
 
 STATE = ".envlogger"
@@ -38,6 +38,7 @@ ENVIRONMENT_SPECS = "environment_specs"
 OURS = "envlogger"  # the key of metadata.json for what is not the caller's
 
 _FORMAT = 1
+_STAGING = "incomplete.envlogger_"  # TFDS passes over such names when it looks for versions
 
 
 @dataclasses.dataclass
@@ -54,6 +55,23 @@ class Contents:
     info: Info
     schema: schema.Schema
     metadata: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A finished shard that is to be published.
+
+    Attributes:
+      path: The name of the file in the session's directory.
+      session: The session's options.
+      step_counts: The number of steps of each of its episodes.
+      rows: How many rows of the session are published once this is.
+    """
+
+    path: str
+    session: session.Options
+    step_counts: Sequence[int]
+    rows: int
 
 
 def load(directory: str) -> Contents:
@@ -91,6 +109,12 @@ def _parse(path: str, parse: Any) -> Any:
         ) from error
 
 
+def staging_path(directory: str) -> str:
+    """Returns where a version directory is prepared until its first episode is published."""
+    parent, version = os.path.split(directory)
+    return os.path.join(parent, f"{_STAGING}{version}")
+
+
 def read_step_counts(directory: str, info: Info, split: str) -> npt.NDArray[np.int64] | None:
     """Returns the steps of each episode of a split from the index, or None where there is none."""
     count = sum(info.shard_lengths[split])
@@ -109,9 +133,11 @@ class DatasetDirectory:
       directory: Where it is or shall be; made if it is missing.
       name: The dataset's name, or None for the directory's or a default.
       version: Likewise.
+      descriptor: An open descriptor of the directory, if another process has passed one on.
 
     Attributes:
       directory: The absolute path.
+      descriptor: The descriptor of the directory.
       identity: Name and version.
 
     Raises:
@@ -119,11 +145,18 @@ class DatasetDirectory:
       OptionError: Name or version are illegal, or not those of the dataset.
     """
 
-    def __init__(self, directory: str, name: str | None = None, version: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: str,
+        name: str | None = None,
+        version: str | None = None,
+        *,
+        descriptor: int | None = None,
+    ) -> None:
         self.directory = os.path.abspath(os.path.expanduser(directory))
         self.identity = dataset_files.identity_of(self.directory, name, version)
         # A descriptor follows the directory when it moves to its final name at the first publish.
-        self._descriptor = self._open()
+        self.descriptor = self._open() if descriptor is None else descriptor
         try:
             self.contents()  # refuses a directory of another kind before anything is written
             self._check_identity(name, version)
@@ -134,7 +167,7 @@ class DatasetDirectory:
     @property
     def root(self) -> str:
         """A path to the directory as it is now, published or not."""
-        return f"/proc/self/fd/{self._descriptor}"
+        return f"/proc/self/fd/{self.descriptor}"
 
     def contents(self) -> Contents | None:
         """Returns what the dataset's files say now, or None before the first publish.
@@ -155,10 +188,28 @@ class DatasetDirectory:
         return contents
 
     def session_path(self, session_id: str) -> str:
-        """Returns the directory of a session, which is made if it is missing."""
-        path = os.path.join(self.root, STATE, "sessions", session_id)
-        os.makedirs(path, exist_ok=True)
-        return path
+        """Returns the directory of a session."""
+        return os.path.join(self.root, STATE, "sessions", session_id)
+
+    def make_session(self, session_id: str) -> session.Lock:
+        """Makes the directory of a session and returns its writer's lock, which is taken."""
+        with self.lock():  # nobody may find the directory without its lock and think it dead
+            path = self.session_path(session_id)
+            os.makedirs(path)
+            lock = session.Lock(path)
+            lock.acquire()
+        return lock
+
+    def take_over(self, session_id: str) -> session.Lock | None:
+        """Returns the taken lock of a session whose writer is dead; None if it lives."""
+        lock = session.Lock(self.session_path(session_id))
+        with self.lock():
+            return lock if lock.acquire(wait=False) else None
+
+    def session_ids(self) -> list[str]:
+        """Returns the sessions that have something under way, or had when they died."""
+        path = os.path.join(self.root, STATE, "sessions")
+        return sorted(os.listdir(path)) if os.path.isdir(path) else []
 
     def remove_session(self, session_id: str) -> None:
         """Removes what a session has left."""
@@ -175,27 +226,12 @@ class DatasetDirectory:
         finally:
             os.close(descriptor)
 
-    def publish(
-        self,
-        split: str,
-        shard: str,
-        step_counts: Sequence[int],
-        of: schema.Schema,
-        session: Mapping[str, Any],
-        *,
-        metadata: Mapping[str, Any],
-        template: Info | None = None,
-    ) -> schema.Schema:
-        """Adds a finished shard to a split.
+    def publish(self, shard: Shard, of: schema.Schema) -> schema.Schema:
+        """Adds a finished shard to its split, exactly once, whatever is killed meanwhile.
 
         Args:
-          split: The split's name.
-          shard: The path of the finished file, on the same file system; it is moved.
-          step_counts: The number of steps of each of its episodes.
+          shard: The shard, which is moved.
           of: The schema of its episodes.
-          session: What `metadata.json` says about the session; needs an `id`.
-          metadata: The caller's metadata, with `environment_specs`.
-          template: Gives description and citation to a dataset that is new.
 
         Returns:
           The schema of the dataset, with what other writers have added to it.
@@ -203,46 +239,84 @@ class DatasetDirectory:
         Raises:
           ValueMismatchError: Another writer has published episodes of another form meanwhile.
         """
+        directory = self.session_path(shard.session.session_id)
         with self.lock():
+            self._finish_publishing()
             contents = self.contents()
-            info = Info(self.identity) if contents is None else contents.info
-            if contents is None and template is not None:
-                info.description, info.citation = template.description, template.citation
             published = None if contents is None else contents.schema
             merged = of if published is None else schema.merge(of, published)
-            adapt_shard(shard, len(step_counts), of, merged)
-            if published is not None:
-                self._backfill(info, published, merged)
+            adapt_shard(os.path.join(directory, shard.path), len(shard.step_counts), of, merged)
+            if contents is not None and published is not None:
+                self._backfill(contents.info, published, merged)
             if published is None or merged.to_json() != published.to_json():
                 dataset_files.write_json(os.path.join(self.root, FEATURES), merged.to_json())
-            self._write_metadata(contents, session, metadata)
-            self._append(info, split, shard, step_counts)
-            dataset_files.write_json(os.path.join(self.root, INFO), info.to_json())
-            if contents is None:
-                self._move_into_place()
+            self._write_metadata(contents, shard.session)
+            options = shard.session
+            info = Info(options.identity, description=options.about, citation=options.citation)
+            if contents is not None:
+                info = contents.info
+            intent = {
+                "session": shard.session.session_id,
+                "split": shard.session.split,
+                "path": shard.path,
+                "index": len(info.shard_lengths.get(shard.session.split, ())),
+                "size": os.path.getsize(os.path.join(directory, shard.path)),
+                "step_counts": list(shard.step_counts),
+                "rows": shard.rows,
+                "info": info.to_json() if contents is None else None,
+            }
+            # From here on the shard is as good as published: whoever comes next goes on.
+            dataset_files.write_json(self._intent_path, intent)
+            self._finish_publishing()
         return merged
+
+    def finish_publishing(self) -> None:
+        """Goes on with what a process that died while publishing had begun."""
+        with self.lock():
+            self._finish_publishing()
 
     def close(self) -> None:
         """Lets go of the directory. Where nothing was ever published, nothing stays."""
-        if self._descriptor < 0:
+        if self.descriptor < 0:
             return
         if self._is_staged():
             with self.lock():
-                sessions = os.path.join(self.root, STATE, "sessions")
-                if self._is_staged() and not (os.path.isdir(sessions) and os.listdir(sessions)):
+                if self._is_staged() and not self.session_ids():
                     shutil.rmtree(os.readlink(self.root), ignore_errors=True)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        os.close(self.descriptor)
+        self.descriptor = -1
 
-    def _append(self, info: Info, split: str, shard: str, step_counts: Sequence[int]) -> None:
-        lengths = info.shard_lengths.setdefault(split, [])
-        size = os.path.getsize(shard)
-        target = os.path.join(self.root, info.shard_name(split, len(lengths)))
-        os.replace(shard, target)
-        shards.sync_file(self.root)
-        self._write_index(split, sum(lengths), step_counts)
-        lengths.append(len(step_counts))
-        info.shard_bytes[split] = info.shard_bytes.get(split, 0) + size
+    @property
+    def _intent_path(self) -> str:
+        return os.path.join(self.root, STATE, "intent")
+
+    def _finish_publishing(self) -> None:
+        """Does what the intent says, each part of which is safe to repeat; needs the lock."""
+        if os.path.exists(self._intent_path):
+            intent = dataset_files.read_json(self._intent_path)
+            info_path = os.path.join(self.root, INFO)
+            stored = intent["info"]
+            if os.path.exists(info_path):
+                stored = dataset_files.read_json(info_path)
+            info = Info.from_json(stored)
+            split, index = intent["split"], intent["index"]
+            lengths = info.shard_lengths.setdefault(split, [])
+            session_path = os.path.join(self.root, STATE, "sessions", intent["session"])
+            shard = os.path.join(session_path, intent["path"])
+            if os.path.exists(shard):
+                os.replace(shard, os.path.join(self.root, info.shard_name(split, index)))
+                shards.sync_file(self.root)
+            if len(lengths) == index:
+                self._write_index(split, sum(lengths), intent["step_counts"])
+                lengths.append(len(intent["step_counts"]))
+                info.shard_bytes[split] = info.shard_bytes.get(split, 0) + intent["size"]
+                dataset_files.write_json(info_path, info.to_json())
+            if os.path.isdir(session_path):
+                session.write_progress(session_path, intent["rows"])
+            self._move_into_place()
+            os.unlink(self._intent_path)
+        elif os.path.exists(os.path.join(self.root, INFO)):
+            self._move_into_place()
 
     def _write_index(self, split: str, start: int, step_counts: Sequence[int]) -> None:
         """Writes at a place that `dataset_info.json` gives, so that doing it twice is safe."""
@@ -254,15 +328,13 @@ class DatasetDirectory:
         finally:
             os.close(descriptor)
 
-    def _write_metadata(
-        self, contents: Contents | None, session: Mapping[str, Any], metadata: Mapping[str, Any]
-    ) -> None:
+    def _write_metadata(self, contents: Contents | None, options: session.Options) -> None:
         stored = {} if contents is None else contents.metadata
         ours = stored.get(OURS) or {"format": _FORMAT, "sessions": []}
-        if any(known["id"] == session["id"] for known in ours["sessions"]):
+        if any(known["id"] == options.session_id for known in ours["sessions"]):
             return
-        ours = {**ours, "sessions": [*ours["sessions"], dict(session)]}
-        content = {**stored, **metadata, OURS: ours}
+        ours = {**ours, "sessions": [*ours["sessions"], dict(options.description)]}
+        content = {**stored, **options.metadata, OURS: ours}
         dataset_files.write_json(os.path.join(self.root, METADATA), json_codec.encode(content))
 
     def _backfill(self, info: Info, have: schema.Schema, want: schema.Schema) -> None:
@@ -283,7 +355,7 @@ class DatasetDirectory:
                 path = self._locate()
                 os.makedirs(os.path.join(path, STATE), exist_ok=True)
                 descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                self._descriptor = descriptor
+                self.descriptor = descriptor
                 # Another writer may have moved or removed it between the two calls.
                 if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
                     self._check_writable(path)
@@ -311,8 +383,7 @@ class DatasetDirectory:
                 "Use a new or empty data_directory."
             )
         if not entries and dataset_files.is_version_directory(directory):
-            parent, version = os.path.split(directory)
-            return os.path.join(parent, f"incomplete.envlogger_{version}")  # TFDS passes over it
+            return staging_path(directory)
         return directory
 
     def _check_writable(self, path: str) -> None:
@@ -335,7 +406,7 @@ class DatasetDirectory:
         self.identity = found
 
     def _is_staged(self) -> bool:
-        return os.path.basename(os.readlink(self.root)).startswith("incomplete.envlogger_")
+        return os.path.basename(os.readlink(self.root)).startswith(_STAGING)
 
     def _move_into_place(self) -> None:
         if self._is_staged():
@@ -343,9 +414,14 @@ class DatasetDirectory:
             shards.sync_file(os.path.dirname(self.directory))
 
 
+def covers(have: schema.Schema, want: schema.Schema) -> bool:
+    """Whether records of one schema have all the features of another."""
+    return want.steps.keys() <= have.steps.keys() and want.episode.keys() <= have.episode.keys()
+
+
 def adapt_shard(path: str, num_records: int, have: schema.Schema, want: schema.Schema) -> None:
     """Rewrites a shard, in one step, so that its records have all the features of `want`."""
-    if want.steps.keys() <= have.steps.keys() and want.episode.keys() <= have.episode.keys():
+    if covers(have, want):
         return
     writer = shards.ShardWriter(f"{path}.tmp")
     try:

@@ -21,9 +21,10 @@ FILE_FORMAT = "array_record"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
 # What TFDS accepts in `tfds.load(name)`, in versions and in splits.
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
-_SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+# A file name has at most 255 bytes; it holds name and split.
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
+_VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
+_SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 
 _DEFAULT_NAME = "envlogger_dataset"
 _DEFAULT_VERSION = "0.0.1"
@@ -123,12 +124,12 @@ def identity_of(directory: str, name: str | None, version: str | None) -> Identi
     Raises:
       OptionError: A name or version is not legal, or not that of the directory.
     """
-    if name is not None and not _NAME.fullmatch(name):
+    if name is not None and not _NAME.fullmatch(str(name)):
         raise errors.OptionError(
-            f"dataset_name: got {name!r}, expected lower-case letters, digits and underscores, "
-            "with a letter first, such as 'walker_walk'."
+            f"dataset_name: got {name!r}, expected up to 100 lower-case letters, digits and "
+            "underscores, with a letter first, such as 'walker_walk'."
         )
-    if version is not None and not _VERSION.fullmatch(version):
+    if version is not None and not _VERSION.fullmatch(str(version)):
         raise errors.OptionError(
             f"version: got {version!r}, expected three numbers without leading zeros, such as "
             "'1.0.0'."
@@ -159,10 +160,10 @@ def check_split_name(split: str) -> None:
     Raises:
       OptionError: The name is not legal; `all` is TFDS's own word for all splits.
     """
-    if not _SPLIT.fullmatch(split) or split == "all":
+    if not _SPLIT.fullmatch(str(split)) or split == "all":
         raise errors.OptionError(
-            f"split_name: got {split!r}, expected letters, digits, '_' and '-', and not 'all', which "
-            "TFDS uses for all splits. Use a name such as 'train'."
+            f"split_name: got {split!r}, expected up to 100 letters, digits, '_' and '-', and not "
+            "'all', which TFDS uses for all splits. Use a name such as 'train'."
         )
 
 

@@ -86,12 +86,15 @@ _CONTENT_KEYS = {
     "TextFeature": "text",
     "ImageFeature": "image",
     "SequenceFeature": "sequence",
+    "ClassLabel": "classLabel",
 }
 
 
 def _exact(feature: Feature, image_format: str) -> Feature:
     """Returns the feature with an encoding that TFDS reads back exactly."""
-    exact = features.choose_encoding(feature.path, feature.dtype, feature.shape, image_format)
+    exact = features.choose(
+        feature.path, feature.dtype, feature.shape, image_format, feature.description
+    )
     given = feature.encoding
     if given in (Encoding.PNG, Encoding.JPEG):
         if feature.dtype != np.uint8 or feature.shape[2] not in (1, 3):
@@ -106,8 +109,11 @@ def _exact(feature: Feature, image_format: str) -> Feature:
         features.STRING,
     ):
         return feature
-    if given is Encoding.SEQUENCE:
+    if given is Encoding.SEQUENCE and (
+        feature.dtype in (features.STRING, np.float32)
+        or (feature.dtype.kind in "biu" and feature.dtype != np.uint64)
+    ):
         return feature
-    if exact in (Encoding.PNG, Encoding.JPEG):
-        exact = Encoding.BYTES  # a Tensor was asked for, not an Image
-    return dataclasses.replace(feature, encoding=exact)
+    if exact.encoding in (Encoding.PNG, Encoding.JPEG):
+        return dataclasses.replace(exact, encoding=Encoding.BYTES)  # a Tensor was asked for
+    return exact

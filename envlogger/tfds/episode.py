@@ -38,7 +38,7 @@ from envlogger.tfds.structure import Leaves, Path, Structure
 # `step_fn`: a dict's keys are features of the step, anything else is kept under one name.
 SLOTS = (schema.OBSERVATION, schema.ACTION, schema.REWARD, schema.DISCOUNT, schema.CUSTOM_DATA)
 
-_FIRST, _MID, _LAST = (int(kind) for kind in dm_env.StepType)
+FIRST_STEP, MID_STEP, LAST_STEP = (int(kind) for kind in dm_env.StepType)
 
 
 class End(enum.Enum):
@@ -46,6 +46,7 @@ class End(enum.Enum):
 
     LAST = "last"  # the environment said so
     RESET = "reset"  # it was reset, or the logger closed, before that
+    SPLIT = "split"  # it goes on in the next record: it is too large for one
     KILLED = "killed"  # the process died
 
 
@@ -90,9 +91,7 @@ class Episode:
         """Returns a step as it was logged."""
 
         def leaf(path: Path) -> Any:
-            row = self.columns[path][index]
-            # Whoever gets a step may write to it without changing this episode.
-            return row.copy() if isinstance(row, np.ndarray) else np.asarray(row, _dtype_of(row))
+            return _own(self.columns[path][index])
 
         structures = self.structures[self.structure_ids[index]]
         observation, action, reward, discount, custom_data = (
@@ -107,7 +106,7 @@ class Episode:
         """Returns what `episode_fn` returned last, or None."""
         value = self.metadata_structure
         path = slot_path(schema.CUSTOM_DATA, value)
-        return structure.unflatten(value, path, lambda path: self.metadata[path].copy())
+        return structure.unflatten(value, path, lambda path: _own(self.metadata[path]))
 
     def present(self, path: Path) -> npt.NDArray[np.bool_]:
         """Returns for each row whether it has a value at `path`, bool (T,)."""
@@ -128,8 +127,7 @@ def masks(episode: Episode, of: schema.Schema) -> tuple[list[Path], list[Path]]:
         if path[0] not in (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL, schema.PRESENT)
         and not episode.present(path)[1 if path[0] in schema.SHIFTED else 0 :].all()
     ]
-    given = {(schema.EPISODE_ID,), (schema.INVALID,)}
-    filled = [f.path for f in of.metadata_features() if f.path not in given]
+    filled = [f.path for f in of.metadata_features() if not schema.is_ours(f)]
     return steps, [path for path in filled if path not in episode.metadata]
 
 
@@ -171,6 +169,15 @@ def decode(record: bytes, of: schema.Schema) -> Episode:
       CorruptDatasetError: The record does not hold what the schema says.
     """
     raw = example.parse(record)
+    try:
+        return _decode(raw, of)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise errors.CorruptDatasetError(
+            f"A record of {len(record)} bytes does not hold an episode: {error!r}."
+        ) from error
+
+
+def _decode(raw: Mapping[str, example.RawFeature], of: schema.Schema) -> Episode:
     restore = _read_restore(raw)
     steps = {
         feature.path: features.decode_column(
@@ -183,7 +190,10 @@ def decode(record: bytes, of: schema.Schema) -> Episode:
         feature.path: features.decode_column(feature, raw, "/".join(feature.path), nested=False)[0]
         for feature in of.metadata_features()
     }
-    count = max(map(len, steps.values()), default=0)
+    counts = {len(column) for column in steps.values()}
+    if len(counts) > 1:
+        raise ValueError(f"its features have different numbers of steps, {sorted(counts)}")
+    count = max(counts, default=0)
     end = End(restore.get("end", _foreign_end(steps)))
     columns = {
         path: _logged_column(column, of.steps[path], restore.get("first", {}))
@@ -193,10 +203,12 @@ def decode(record: bytes, of: schema.Schema) -> Episode:
     if "structures" in restore:
         structures = [tuple(map(structure.from_json, row)) for row in restore["structures"]]
         runs = np.array(restore["runs"], np.int64).reshape(-1, 2)
+        if not (runs[:, 1].sum() == count and (runs[:, 0] < len(structures)).all()):
+            raise ValueError(f"it has {count} steps, but structures for {runs[:, 1].sum()}")
         metadata_structure = structure.from_json(restore["metadata"])
     else:
         structures = _foreign_structures(columns)
-        runs = np.array([(0, 1), (1, count - 1)], np.int64)
+        runs = np.array([(0, 1), (1, count - 1)] if count else [], np.int64).reshape(-1, 2)
         metadata_structure = _nest({path: _foreign_code(value) for path, value in metadata.items()})
     return Episode(
         episode_id=_text(raw.get(schema.EPISODE_ID)),
@@ -249,7 +261,7 @@ def _rlds_column(episode: Episode, feature: Feature) -> Column:
     path = feature.path
     count = len(episode)
     if path == (schema.IS_FIRST,):
-        return np.asarray(episode.step_types == _FIRST)
+        return np.asarray(episode.step_types == FIRST_STEP)
     if path == (schema.IS_LAST,):
         return np.asarray(np.arange(count) == count - 1)
     if path == (schema.IS_TERMINAL,):
@@ -276,20 +288,23 @@ def _logged_column(column: Column, feature: Feature, first: Mapping[str, Any]) -
     if feature.path[0] not in schema.SHIFTED:
         return column
     name = "/".join(feature.path)
-    row = json_codec.decode(first[name]) if name in first else None
-    head = feature.zeros(1) if row is None else [np.asarray(row, feature.dtype)]
+    head = feature.zeros(1)
+    if name in first:
+        shape = [-1 if dim is None else dim for dim in feature.shape]
+        # [()] takes the string out of an array of one, which numpy would put into `head` as it is.
+        head[0] = np.array(json_codec.decode(first[name]), feature.dtype).reshape(shape)[()]
     if isinstance(column, list):
         return [*head, *column[:-1]]
-    return np.concatenate([np.asarray(head, feature.dtype), column[:-1]])
+    return np.concatenate([np.asarray(head), column[:-1]])
 
 
 def _episode_column(episode: Episode, feature: Feature) -> Column:
     path = feature.path
     if path in episode.metadata:
-        value: Any = episode.metadata[path]
-    elif path == (schema.EPISODE_ID,):
+        value: Any = episode.metadata[path][()]
+    elif path == (schema.EPISODE_ID,) and schema.is_ours(feature):
         value = episode.episode_id.encode()
-    elif path == (schema.INVALID,):
+    elif path == (schema.INVALID,) and schema.is_ours(feature):
         value = episode.end is End.KILLED
     elif path == (schema.RESTORE,):
         value = _write_restore(episode)
@@ -298,7 +313,7 @@ def _episode_column(episode: Episode, feature: Feature) -> Column:
     else:
         return feature.zeros(1)
     if feature.is_ragged:
-        return [value]
+        return [np.asarray(value)]
     column = np.asarray(feature.zeros(1))
     column[0] = value
     return column
@@ -348,12 +363,7 @@ def _write_restore(episode: Episode) -> bytes:
 
 def _read_restore(raw: Mapping[str, example.RawFeature]) -> dict[str, Any]:
     text = _text(raw.get(schema.RESTORE))
-    try:
-        restore: dict[str, Any] = json.loads(text) if text else {}
-    except ValueError as error:
-        raise errors.CorruptDatasetError(
-            f"{schema.RESTORE}: a record holds {text[:40]!r}… where JSON was expected: {error}."
-        ) from error
+    restore: dict[str, Any] = json.loads(text) if text else {}
     return restore
 
 
@@ -370,18 +380,23 @@ def _bytes_to_list(row: Any) -> Any:
     return array.tolist() if array.dtype == features.STRING else array
 
 
+def _own(row: Any) -> npt.NDArray[Any]:
+    """Returns a row of a column as an array that may be written to without changing the column."""
+    return row.copy() if isinstance(row, np.ndarray) else np.asarray(row, _dtype_of(row))
+
+
 def _dtype_of(row: Any) -> Any:
     return features.STRING if isinstance(row, bytes) else None
 
 
 def _step_types(is_first: Column | None, count: int, end: End) -> npt.NDArray[np.uint8]:
-    step_types = np.full(count, _MID, np.uint8)
+    step_types = np.full(count, MID_STEP, np.uint8)
     if is_first is None:
-        step_types[:1] = _FIRST
+        step_types[:1] = FIRST_STEP
     else:
-        step_types[np.asarray(is_first, np.bool_)] = _FIRST
+        step_types[np.asarray(is_first, np.bool_)] = FIRST_STEP
     if end is End.LAST:
-        step_types[-1:] = _LAST
+        step_types[-1:] = LAST_STEP
     return step_types
 
 
@@ -395,7 +410,8 @@ def _foreign_end(steps: Mapping[Path, Column]) -> str:
 
 def _foreign_structures(columns: Mapping[Path, Column]) -> list[tuple[Structure, ...]]:
     """Returns the structures of the first row, which has no action, and of all the others."""
-    tree: dict[str, Any] = _nest({p: _foreign_code(c[0]) for p, c in columns.items()}) or {}
+    codes = {path: _foreign_code(column[0]) for path, column in columns.items() if len(column)}
+    tree: dict[str, Any] = _nest(codes) or {}
     slots = [tree.pop(name, None) for name in SLOTS[:-1]]
     custom = tree or None
     return [(slots[0], None, None, None, custom), (*slots, custom)]

@@ -12,7 +12,7 @@ import dataclasses
 import enum
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,6 +32,11 @@ STRING = np.dtype(object)
 # Integers that are written as varints decode in the same pass that parses the record, others in a
 # map call of their own; but each varint takes eight bytes in TensorFlow's memory until it is cast.
 _MAX_PLAIN_INTEGERS = 256
+
+# OpenCV writes no image with a longer side, and Pillow (TFDS without TensorFlow) warns of bombs from
+# 89 million pixels on. What is larger is stored as BYTES.
+_MAX_IMAGE_SIDE = 65_500
+_MAX_IMAGE_PIXELS = 1 << 26
 
 _TFDS = "tensorflow_datasets.core.features."
 
@@ -88,19 +93,27 @@ class Feature:
         return list(column) if self.is_ragged else column
 
 
-def choose_encoding(path: Path, dtype: np.dtype[Any], shape: Shape, image_format: str) -> Encoding:
-    """Returns the encoding in which stock TFDS keeps every bit of such values.
+def choose(
+    path: Path, dtype: np.dtype[Any], shape: Shape, image_format: str, description: str = ""
+) -> Feature:
+    """Returns the feature in which stock TFDS keeps every bit of such values.
 
-    The choice follows what TFDS 4.9.10 was seen to do: it narrows plain float64, has no raw decoder
+    Its first dimension varies where TFDS can store the values only as a list. The choice follows what TFDS 4.9.10 was seen to do: it narrows plain float64, has no raw decoder
     for uint32, overflows on plain uint64, and dies of SIGFPE on plain tensors without elements.
 
     Raises:
       UnsupportedValueError: No encoding reads back exactly.
     """
+    encoding = _choose_encoding(path, dtype, shape, image_format)
+    if encoding is Encoding.SEQUENCE:
+        shape = (None, *shape[1:])
+    return Feature(path, dtype, shape, encoding, description)
+
+
+def _choose_encoding(path: Path, dtype: np.dtype[Any], shape: Shape, image_format: str) -> Encoding:
     varying = sum(dim is None for dim in shape)
     empty = 0 in shape
-    is_image = dtype == np.uint8 and len(shape) == 3 and shape[2] in (1, 3) and not empty
-    if is_image and image_format != "raw":
+    if image_format != "raw" and dtype == np.uint8 and is_image_shape(shape):
         return IMAGE_ENCODINGS[image_format]
     if varying > 1 or (varying and empty):
         raise errors.UnsupportedValueError(
@@ -125,6 +138,14 @@ def choose_encoding(path: Path, dtype: np.dtype[Any], shape: Shape, image_format
         size = math.prod(dim or 0 for dim in shape)
         return Encoding.PLAIN if size <= _MAX_PLAIN_INTEGERS else Encoding.BYTES
     return Encoding.BYTES
+
+
+def is_image_shape(shape: Shape) -> bool:
+    """Whether arrays of a shape can be stored as images: height, width, 1 channel or 3."""
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        return False
+    height, width = (1 if dim is None else dim for dim in shape[:2])
+    return 0 < height * width <= _MAX_IMAGE_PIXELS and max(height, width) <= _MAX_IMAGE_SIDE
 
 
 # --- columns <-> Example ---------------------------------------------------------------------------
@@ -208,11 +229,13 @@ def _encode_sequence(
     joined = np.concatenate([np.empty(0, feature.dtype), *flat])
     if feature.dtype == STRING:
         values = example.bytes_feature(joined.tolist())
-    else:
+    elif feature.dtype.kind in "biu":
         values = example.int64_feature(joined)
+    else:
+        values = example.float_feature(joined)
     if not nested:
         return {"": values}
-    lengths = np.array([0 if 0 in row.shape else len(row) for row in column], np.int64)
+    lengths = np.array(list(map(len, column)), np.int64)
     return {
         "/ragged_flat_values": values,
         "/ragged_row_lengths_0": example.int64_feature(lengths),
@@ -229,9 +252,6 @@ def _decode_sequence(
         values = _cast(example.decode_int64s(data), feature.dtype)
     else:
         values = _cast(example.decode_floats(data), feature.dtype)
-    if not feature.is_ragged:  # it holds no elements; its shape says all
-        lengths = example.decode_int64s(raw[name + "/ragged_row_lengths_0"]) if nested else [0]
-        return np.empty((len(lengths), *_fixed(feature.shape)), feature.dtype)
     inner = _fixed(feature.shape[1:])
     values = values.reshape(-1, *inner)
     if not nested:
@@ -315,10 +335,9 @@ def _feature_to_json(feature: Feature) -> dict[str, Any]:
     elif encoding is Encoding.STRING and shape == ():
         node = {"pythonClassName": _TFDS + "text_feature.Text", "text": {}}
     elif encoding is Encoding.SEQUENCE:
-        inner = shape[1:] if feature.is_ragged else ()
         node = {
             "pythonClassName": _TFDS + "sequence_feature.Sequence",
-            "sequence": {"feature": _tensor_to_json(dtype, inner, "none"), "length": "-1"},
+            "sequence": {"feature": _tensor_to_json(dtype, shape[1:], "none"), "length": "-1"},
         }
     else:
         plain = encoding in (Encoding.PLAIN, Encoding.STRING)
@@ -367,8 +386,13 @@ def _feature_from_json(node: Mapping[str, Any], path: Path) -> Feature:
         # Without a stated format TFDS writes PNG; the reader looks at the bytes anyway.
         encoding = Encoding(image.get("encodingFormat") or "png")
         dtype = _dtype_from_name(image.get("dtype") or "uint8")
+        if dtype != np.uint8:
+            raise errors.UnsupportedValueError(
+                f"{errors.format_path(path)}: got an Image of {dtype}, expected uint8. Read the "
+                "dataset with tfds.data_source or tfds.load instead."
+            )
         return Feature(path, dtype, _shape_from_json(image), encoding, description)
-    if "sequence" in node and "tensor" in node["sequence"]["feature"]:
+    if "sequence" in node and node["sequence"]["feature"].keys() & {"tensor", "text"}:
         inner = _feature_from_json(node["sequence"]["feature"], path)
         if inner.encoding in (Encoding.PLAIN, Encoding.STRING) and not inner.is_ragged:
             return Feature(path, inner.dtype, (None, *inner.shape), Encoding.SEQUENCE, description)
@@ -376,6 +400,21 @@ def _feature_from_json(node: Mapping[str, Any], path: Path) -> Feature:
         f"{errors.format_path(path)}: the feature class {node.get('pythonClassName')} is not "
         "supported. Read the dataset with tfds.data_source or tfds.load instead."
     )
+
+
+def list_to_json(features: Iterable[Feature]) -> list[Any]:
+    """Returns features in full, in order: what a session's journal keeps of them."""
+    return [
+        [list(feature.path), _feature_to_json(feature), list(feature.shape)] for feature in features
+    ]
+
+
+def list_from_json(nodes: Iterable[Any]) -> list[Feature]:
+    """Returns the features that `list_to_json` described."""
+    return [
+        dataclasses.replace(_feature_from_json(node, tuple(path)), shape=tuple(shape))
+        for path, node, shape in nodes
+    ]
 
 
 def _shape_to_json(shape: Shape) -> dict[str, list[str]]:

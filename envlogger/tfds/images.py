@@ -39,7 +39,10 @@ def decode(data: memoryview, channels: int) -> npt.NDArray[np.uint8]:
     """
     flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
     flags |= cv2.IMREAD_IGNORE_ORIENTATION  # a logged array has no EXIF orientation to obey
-    image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
+    except cv2.error:  # it says that it is larger than OpenCV takes
+        image = None
     if image is None:
         raise errors.CorruptDatasetError(f"{len(data)} bytes are not a PNG or JPEG image.")
     if channels == 3:

@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.tfds import schema, structure
-from envlogger.tfds.episode import End, Episode, Row
-from envlogger.tfds.features import Column
+from envlogger.tfds.episode import Row
 from envlogger.tfds.structure import Leaves, Path, Structure
 
 _SPEC_NAMES = {
@@ -162,73 +161,6 @@ class Recorder:
                 )
 
 
-class EpisodeBuffer:
-    """The rows of the episode under way, in memory.
-
-    Args:
-      episode_id: Unique across datasets.
-    """
-
-    def __init__(self, episode_id: str) -> None:
-        self._episode_id = episode_id
-        self._rows: list[Row] = []
-        self._metadata: tuple[Structure, Leaves] = (None, {})
-
-    def __len__(self) -> int:
-        """Returns the number of rows."""
-        return len(self._rows)
-
-    def append(self, row: Row) -> None:
-        """Adds a row; its arrays are copied, since environments reuse theirs."""
-        row.leaves = {path: array.copy() for path, array in row.leaves.items()}
-        self._rows.append(row)
-
-    def set_metadata(self, shape: Structure, leaves: Leaves) -> None:
-        """Sets the metadata of the episode, in place of what it had."""
-        self._metadata = shape, {path: array.copy() for path, array in leaves.items()}
-
-    def finish(self, of: schema.Schema, end: End) -> Episode:
-        """Returns the episode.
-
-        Args:
-          of: The schema that all rows fit.
-          end: How it ended; where its last row is LAST, it is `End.LAST` anyhow.
-        """
-        rows = self._rows
-        known: dict[str, int] = {}
-        structures: list[tuple[Structure, ...]] = []
-        ids = np.empty(len(rows), np.int64)
-        for i, row in enumerate(rows):
-            key = repr(row.structures)
-            if key not in known:
-                known[key] = len(structures)
-                structures.append(row.structures)
-            ids[i] = known[key]
-        if rows[-1].step_type == int(dm_env.StepType.LAST):
-            end = End.LAST
-        return Episode(
-            episode_id=self._episode_id,
-            end=end,
-            step_types=np.array([row.step_type for row in rows], np.uint8),
-            structures=structures,
-            structure_ids=ids,
-            columns=self._columns(of),
-            metadata_structure=self._metadata[0],
-            metadata=self._metadata[1],
-        )
-
-    def _columns(self, of: schema.Schema) -> dict[Path, Column]:
-        columns: dict[Path, Column] = {}
-        for path in dict.fromkeys(path for row in self._rows for path in row.leaves):
-            feature = of.steps[path]
-            column = feature.zeros(len(self._rows))
-            for i, row in enumerate(self._rows):
-                if path in row.leaves:
-                    column[i] = row.leaves[path]
-            columns[path] = column
-        return columns
-
-
 def spec_leaves(spec: Any, path: Path) -> dict[Path, Any]:
     """Returns the specs in a nest of dicts, lists and tuples by the paths of their values."""
     if spec is None:
@@ -287,4 +219,4 @@ def _compare_to_spec(path: Path, code: str, array: npt.NDArray[Any], spec: Any) 
     )
 
 
-__all__ = ["EpisodeBuffer", "Recorder", "spec_leaves"]
+__all__ = ["Recorder", "spec_leaves"]

@@ -67,6 +67,14 @@ _EPISODE_FIELDS = (
 )
 
 
+def is_ours(feature: Feature) -> bool:
+    """Whether a feature of the episode is one that this library fills by itself.
+
+    A `ds_config` may give `episode_id` or `invalid` another type; then they are the caller's.
+    """
+    return any(feature.path == f.path and feature.dtype == f.dtype for f in _EPISODE_FIELDS)
+
+
 @dataclasses.dataclass
 class Schema:
     """The features of a dataset.
@@ -110,9 +118,12 @@ class Schema:
 
     def infer(self, path: Path, array: npt.NDArray[Any], shape: features_lib.Shape) -> Feature:
         """Returns the feature that stores values like `array` at `path`, without adding it."""
-        encoding = features_lib.choose_encoding(path, array.dtype, shape, self.image_format)
+        known = self.steps.get(path)
+        # A varying feature that has had a value without pixels can't be one of images.
+        has_empty = 0 in array.shape or (known is not None and 0 in known.shape)
+        image_format = "raw" if has_empty else self.image_format
         description = _DESCRIPTIONS.get(path[0], "") if len(path) == 1 else ""
-        return Feature(path, array.dtype, shape, encoding, description)
+        return features_lib.choose(path, array.dtype, shape, image_format, description)
 
     def add(self, feature: Feature, *, to_episode: bool = False) -> None:
         """Adds (or replaces) a feature.
@@ -270,7 +281,7 @@ def check_names(names: Iterable[Any], source: str) -> None:
       NameConflictError: One of `names` is reserved.
     """
     for name in names:
-        if name in RESERVED:
+        if str(name).partition("/")[0] in RESERVED:  # 'action/x' is how the x of an action is named
             raise errors.NameConflictError(
                 f"{name}: got a key of this name from {source}, but it is reserved "
                 f"({', '.join(sorted(RESERVED))}). Rename it."
@@ -280,8 +291,8 @@ def check_names(names: Iterable[Any], source: str) -> None:
 def _fits(feature: Feature, shape: tuple[int, ...]) -> bool:
     if not feature.is_ragged or generalise(feature, shape) != feature.shape:
         return False
-    # An image without pixels has no PNG.
-    return 0 not in shape or feature.encoding not in (Encoding.PNG, Encoding.JPEG)
+    is_image = feature.encoding in (Encoding.PNG, Encoding.JPEG)
+    return not is_image or features_lib.is_image_shape(shape)
 
 
 def _nesting(new: Path, old: Path) -> str:

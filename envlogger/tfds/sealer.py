@@ -1,110 +1,165 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seals episodes: encodes them, writes them to a shard, publishes the shard when it is full."""
+"""Seals a session: turns the episodes of its step log into published shards.
+
+The helper process, the recovery after a crash and the writer itself, where it has no helper, all do
+it with this one class.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
-from envlogger.tfds import dataset, dataset_files, episode, schema, shards
+from envlogger.tfds import dataset, episode, log_reader, schema, session, shards
+from envlogger.tfds.episode import End
+
+# A shard of such a size is published even if it has few episodes, so that the step log's space is
+# given back. TFDS recommends shards of 100 MiB and more.
+SHARD_BYTES = 128 << 20
+# An episode that is larger goes into several records: protobuf ends at 2 GiB, memory before that.
+EPISODE_BYTES = 256 << 20
 
 
 class Sealer:
-    """Turns the episodes of one session into published shards of one split.
+    """Seals one session. Only who holds the session's sealer lock may have one.
 
     Args:
       target: The dataset.
-      split: The split that the episodes go to.
-      session: What `metadata.json` is to say about the session; has an `id`.
-      of: The schema of the episodes; extended in place, here by masks and by what other writers add.
-      max_episodes_per_file: How many episodes a shard has at most.
-      metadata: The caller's metadata, with `environment_specs`.
-      template: Gives description and citation to a dataset that is new.
+      session_id: The session.
     """
 
-    def __init__(
-        self,
-        target: dataset.DatasetDirectory,
-        split: str,
-        session: Mapping[str, Any],
-        of: schema.Schema,
-        max_episodes_per_file: int,
-        metadata: Mapping[str, Any],
-        template: dataset_files.Info | None = None,
-    ) -> None:
+    def __init__(self, target: dataset.DatasetDirectory, session_id: str) -> None:
         self._target = target
-        self._split = split
-        self._session = session
-        self._schema = of
-        self._max_episodes_per_file = max_episodes_per_file
-        self._metadata = metadata
-        self._template = template
+        self._session_id = session_id
+        self._directory = target.session_path(session_id)
+        self._journal = session.Journal(self._directory)
+        self._journal.refresh()
+        target.finish_publishing()  # what a sealer before this one began
+        first_row = session.read_progress(self._directory)
+        self._log = log_reader.LogReader(self._directory, self._journal, first_row)
+        self._published_rows = first_row
+        contents = target.contents()
+        self._dataset_schema = None if contents is None else contents.schema
+        self._masks: tuple[set[tuple[str, ...]], set[tuple[str, ...]]] = (set(), set())
         self._writer: shards.ShardWriter | None = None
-        self._shard_schema = of.copy()  # the schema of the records in the open shard
+        self._shard_schema = schema.Schema()
         self._step_counts: list[int] = []
+        self._num_shards = 0
+        self.num_episodes = 0
 
-    def add(self, finished: episode.Episode) -> None:
-        """Adds an episode to the open shard, and publishes the shard if that fills it."""
-        self._add_masks(finished)
-        record = episode.encode(finished, self._schema)
-        if self._writer is not None and not _covers(self._shard_schema, self._schema):
-            self._widen_open_shard()
-        if self._writer is None:
-            self._shard_schema = self._schema.copy()
-            self._writer = shards.ShardWriter(self._shard_path())
-        self._writer.add(record)
-        self._step_counts.append(len(finished))
-        if len(self._step_counts) >= self._max_episodes_per_file:
+    @property
+    def is_closed(self) -> bool:
+        """Whether the writer said that it is done."""
+        return self._journal.is_closed
+
+    def seal(self, *, under_pressure: bool = False) -> bool:
+        """Seals the episodes that are finished; publishes the shards that are full.
+
+        Args:
+          under_pressure: Whether the writer waits for space: then all that can be is published.
+
+        Returns:
+          Whether there was anything to do.
+        """
+        self._log.refresh()
+        begun = self._log.first_row
+        for finished in self._log.finished():
+            self._add(finished)
+        row, rows = self._log.first_row, self._log.num_rows
+        if rows > row:
+            size = self._log.bytes_between(row, rows)
+            if size > EPISODE_BYTES or (under_pressure and not self._step_counts):
+                self._add(self._log.take(rows, End.SPLIT))
+        if under_pressure:
             self.publish()
+        return self._log.first_row > begun
+
+    def finish(self) -> None:
+        """Seals and publishes all rows; the writer is gone or waits. Removes the session."""
+        self.seal()
+        if self._log.num_rows > self._log.first_row:
+            end = End.RESET if self._journal.is_closed else End.KILLED
+            self._add(self._log.take(self._log.num_rows, end))
+        self.publish()
+        self._log.close()
+        self._target.remove_session(self._session_id)
 
     def publish(self) -> None:
-        """Publishes the episodes in the open shard, if there are any."""
+        """Publishes the episodes of the open shard, if there are any, and gives back their space."""
         if self._writer is None:
             return
+        options = self._journal.options
+        assert options is not None, "rows come after the journal's first line"
         writer, counts = self._writer, self._step_counts
-        self._writer, self._step_counts = None, []
         writer.close()
-        merged = self._target.publish(
-            self._split,
-            writer.path,
-            counts,
+        self._dataset_schema = self._target.publish(
+            dataset.Shard(
+                path=os.path.basename(writer.path),
+                session=options,
+                step_counts=counts,
+                rows=self._log.first_row,
+            ),
             self._shard_schema,
-            self._session,
-            metadata=self._metadata,
-            template=self._template,
         )
-        for feature in merged.steps.values():
-            self._schema.steps.setdefault(feature.path, feature)
-        for feature in merged.episode.values():
-            self._schema.episode.setdefault(feature.path, feature)
+        self._writer, self._step_counts = None, []
+        self._published_rows = self._log.first_row
+        self._log.give_back(self._published_rows)
 
-    def _add_masks(self, finished: episode.Episode) -> None:
-        in_steps, in_episode = episode.masks(finished, self._schema)
-        for path in in_steps:
-            self._add_mask(path, to_episode=False)
-        for path in in_episode:
-            self._add_mask(path, to_episode=True)
+    def sync(self) -> None:
+        """Makes all rows survive a loss of power."""
+        self._log.refresh()
+        self._log.sync()
+        session.sync_directory(self._directory)
 
-    def _add_mask(self, path: tuple[str, ...], *, to_episode: bool) -> None:
-        known = self._schema.episode if to_episode else self._schema.steps
-        if (schema.PRESENT, *path) not in known:
-            self._schema.add_mask(path, to_episode=to_episode)
+    def close(self) -> None:
+        """Lets go of the session; what is not published stays in its step log."""
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
+        self._log.close()
 
-    def _widen_open_shard(self) -> None:
+    def _add(self, finished: episode.Episode) -> None:
+        wanted = self._schema_for(finished)
+        if self._writer is not None and not dataset.covers(self._shard_schema, wanted):
+            self._widen_open_shard(wanted)
+        if self._writer is None:
+            self._shard_schema = wanted
+            self._writer = shards.ShardWriter(self._next_path())
+        self._writer.add(episode.encode(finished, self._shard_schema))
+        self._step_counts.append(len(finished))
+        self.num_episodes += 1
+        options = self._journal.options
+        assert options is not None, "rows come after the journal's first line"
+        size = self._log.bytes_between(self._published_rows, self._log.first_row)
+        if len(self._step_counts) >= options.max_episodes_per_file or size > SHARD_BYTES:
+            self.publish()
+
+    def _schema_for(self, finished: episode.Episode) -> schema.Schema:
+        """Returns the schema of the dataset once it has this episode."""
+        wanted = self._journal.schema()
+        for in_episode, paths in enumerate(self._masks):
+            for path in paths:
+                wanted.add_mask(path, to_episode=bool(in_episode))
+        if self._dataset_schema is not None:
+            wanted = schema.merge(wanted, self._dataset_schema)
+        for in_episode, needed in enumerate(episode.masks(finished, wanted)):
+            self._masks[in_episode].update(needed)
+            known = wanted.episode if in_episode else wanted.steps
+            for path in needed:
+                if (schema.PRESENT, *path) not in known:
+                    wanted.add_mask(path, to_episode=bool(in_episode))
+        return wanted
+
+    def _widen_open_shard(self, wanted: schema.Schema) -> None:
         """Gives the episodes of the open shard the features that turned up after them."""
         assert self._writer is not None
-        finished, count = self._writer, self._writer.num_records
-        finished.close()
-        self._writer = shards.ShardWriter(f"{finished.path}.wide")
-        for record in shards.read_all(finished.path, count):
-            self._writer.add(episode.adapt(record, self._shard_schema, self._schema))
-        os.unlink(finished.path)
-        self._shard_schema = self._schema.copy()
+        narrow = self._writer
+        narrow.close()
+        self._writer = shards.ShardWriter(self._next_path())
+        for record in shards.read_all(narrow.path, narrow.num_records):
+            self._writer.add(episode.adapt(record, self._shard_schema, wanted))
+        os.unlink(narrow.path)
+        self._shard_schema = wanted
 
-    def _shard_path(self) -> str:
-        return os.path.join(self._target.session_path(self._session["id"]), "shard")
-
-
-def _covers(have: schema.Schema, want: schema.Schema) -> bool:
-    return want.steps.keys() <= have.steps.keys() and want.episode.keys() <= have.episode.keys()
+    def _next_path(self) -> str:
+        self._num_shards += 1
+        return os.path.join(self._directory, f"shard-{os.getpid()}-{self._num_shards}")

@@ -26,6 +26,7 @@ class ShardWriter:
     def __init__(self, path: str) -> None:
         self.path = path
         self.num_records = 0
+        self._is_closed = False
         self._writer: Any = array_record_module.ArrayRecordWriter(path, _WRITER_OPTIONS)
 
     def add(self, record: bytes) -> None:
@@ -35,13 +36,15 @@ class ShardWriter:
           OSError: It could not be written, as when the disk is full.
         """
         self._writer.write(record)
-        self._check()
+        if not self._writer.ok():  # it keeps the error to itself
+            raise OSError(f"{self.path}: the shard could not be written. Is the disk full?")
         self.num_records += 1
 
     def close(self) -> None:
-        """Finishes the file and makes it durable (fsync)."""
-        self._writer.close()
-        self._check(closed=True)
+        """Finishes the file and makes it durable (fsync). May be called again after an error."""
+        if not self._is_closed:
+            self._writer.close()
+            self._is_closed = True
         sync_file(self.path)
 
     def abandon(self) -> None:
@@ -50,11 +53,6 @@ class ShardWriter:
             self._writer.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
-
-    def _check(self, closed: bool = False) -> None:
-        # ArrayRecord's writer keeps an error to itself; a writer that was closed is not `ok` either.
-        if not closed and not self._writer.ok():
-            raise OSError(f"{self.path}: the shard could not be written. Is the disk full?")
 
 
 class ShardReader:

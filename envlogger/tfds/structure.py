@@ -14,9 +14,11 @@ None it has None; where the value has a leaf it has a short code:
 | `a` `g` + dtype | the same, of a dtype that is stored as another (`>f4`, `<U5`) | native; bytes |
 | `gU` `gS` | a numpy str, a numpy bytes | bytes |
 | `as` `ay` | an object array of str, of bytes | bytes |
-| `z` + dtype + `:` + shape | an array without elements which TFDS stores as a list | nothing |
+| `z` + dtype + `:` + shape | an array whose rows are empty, which TFDS would store as a list | nothing |
 
 Keys are strings, or ints (multi-agent environments have them), and name the leaf in the dataset.
+Values of subclasses come back as what they derive from: an IntEnum as int, an OrderedDict as dict, a
+namedtuple as tuple, a matrix as array.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def flatten(value: Any, path: Path, leaves: Leaves) -> Structure:
     if value is None:
         return None
     if isinstance(value, Mapping):
-        return {key: flatten(item, (*path, _key(key, path)), leaves) for key, item in value.items()}
+        items = [(_key(key, path), item) for key, item in value.items()]
+        return {key: flatten(item, (*path, str(key)), leaves) for key, item in items}
     if isinstance(value, list | tuple):
         parts = [flatten(item, (*path, str(i)), leaves) for i, item in enumerate(value)]
         return parts if isinstance(value, list) else tuple(parts)
@@ -193,14 +196,19 @@ def decode_leaf(code: str, stored: npt.NDArray[Any]) -> Any:
 def _encode_array(code: str, array: npt.NDArray[Any], path: Path) -> tuple[str, npt.NDArray[Any]]:
     dtype = array.dtype
     kind = dtype.kind
-    if not array.size and (kind in "OUS" or dtype == np.uint32):
+    if 0 in array.shape[1:] and (kind in "OUS" or dtype.newbyteorder("=") == np.uint32):
         code = f"z{dtype.str}:{','.join(map(str, array.shape))}"
-        stored = object if kind in "OUS" else np.uint32
-        return code, np.empty(array.shape, stored)
+        return code, np.empty(0, object if kind in "OUS" else np.uint32)
     if kind == "O":
         return _encode_object_array(array, path)
     if kind in "US":
-        items = array.reshape(-1).tolist()
+        try:
+            items = array.reshape(-1).tolist()
+        except ValueError as error:
+            raise errors.UnsupportedValueError(
+                f"{errors.format_path(path)}: got an array of {dtype} that is not text: {error}. "
+                "Is its memory initialised?"
+            ) from error
         encoded = [_encode_text(item) for item in items] if kind == "U" else items
         return code + dtype.str, _object_array(encoded, array.shape)
     if kind in "mM":
@@ -250,12 +258,20 @@ def _decode_text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def _key(key: Any, path: Path) -> str:
-    if isinstance(key, str) and key:
-        return str(key)
-    if isinstance(key, int) and not isinstance(key, bool):
-        return str(int(key))
+def _key(key: Any, path: Path) -> str | int:
+    if isinstance(key, str) and key and _is_unicode(key):
+        return str.__str__(key)  # str() of an enum would give the name of the member
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return int(key)
     raise errors.NameConflictError(
-        f"{errors.format_path(path)}: got the key {key!r}, expected a str that is not empty, or an "
-        "int. Rename it."
+        f"{errors.format_path(path)}: got the key {key!r}, expected a str that is not empty and "
+        "without lone surrogates, or an int. Rename it."
     )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

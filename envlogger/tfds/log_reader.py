@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the rows of a session's step log, while they are being written or after, as episodes."""
+
+from __future__ import annotations
+
+import bisect
+import glob
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from envlogger.converters import json_codec
+from envlogger.tfds import episode, features, step_log, structure
+from envlogger.tfds.episode import End, Episode
+from envlogger.tfds.features import Column, Feature
+from envlogger.tfds.session import Journal
+from envlogger.tfds.step_log import Segment
+from envlogger.tfds.structure import Leaves, Path, Structure
+
+
+class LogReader:
+    """The reading end of a step log.
+
+    Args:
+      directory: The session's directory.
+      journal: The session's journal; refreshed as rows are read.
+      first_row: The first row that is not in a published shard.
+    """
+
+    def __init__(self, directory: str, journal: Journal, first_row: int) -> None:
+        self._directory = directory
+        self._journal = journal
+        self._segments: list[Segment] = []  # in the order of their rows
+        self._idle: dict[str, Segment] = {}  # mapped, and to be used again by the writer
+        self._starts: list[int] = []  # rows that begin an episode, from `_begin` on
+        self._begin = first_row  # the first row that was not handed out
+        self._scanned = first_row
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the session has, as far as `refresh` saw."""
+        last = self._segments[-1] if self._segments else None
+        return self._begin if last is None else max(last.first_row + last.count, self._begin)
+
+    @property
+    def first_row(self) -> int:
+        """The first row that was not handed out as part of an episode."""
+        return self._begin
+
+    def refresh(self) -> None:
+        """Looks for new rows."""
+        self._find_segments()
+        for segment in self._segments:
+            count = segment.count
+            start = max(self._scanned - segment.first_row, 0)
+            if start < count:
+                flags = segment.records["flags"][start:count]
+                places = np.flatnonzero(flags & step_log.NEW_EPISODE) + (segment.first_row + start)
+                self._starts += places.tolist()
+                self._scanned = segment.first_row + count
+        self._journal.refresh()  # after the rows, so that what they refer to is there
+
+    def finished(self) -> Iterator[Episode]:
+        """Yields the episodes behind which another one has begun."""
+        while self._starts:
+            if self._starts[0] == self._begin:
+                if len(self._starts) == 1:
+                    return
+                del self._starts[0]
+            # Rows before the first start go on with an episode that was split.
+            yield self.take(self._starts[0], End.RESET)
+
+    def take(self, stop: int, end: End) -> Episode:
+        """Returns the rows up to `stop` as an episode, and moves on."""
+        start, self._begin = self._begin, stop
+        while self._starts and self._starts[0] < stop:
+            del self._starts[0]
+        return self._episode(start, stop, end)
+
+    def bytes_between(self, start: int, stop: int) -> int:
+        """Returns how much of the step log so many rows take, about."""
+        last = self._segments[-1].layout
+        return (stop - start) * (last.size - last.heap_bytes) // last.capacity
+
+    def give_back(self, row: int) -> None:
+        """Gives back the space of the segments whose rows all lie before `row`."""
+        while self._segments:
+            segment = self._segments[0]
+            if not segment.is_done or segment.first_row + segment.count > row:
+                return
+            del self._segments[0]
+            segment.mark_sealed()
+            self._idle[segment.path] = segment
+
+    def sync(self) -> None:
+        """Makes all rows survive a loss of power."""
+        for segment in self._segments:
+            segment.sync()
+
+    def close(self) -> None:
+        """Unmaps the segments."""
+        for segment in (*self._segments, *self._idle.values()):
+            segment.close()
+        self._segments, self._idle = [], {}
+
+    def _find_segments(self) -> None:
+        if self._segments and not self._segments[-1].is_done:
+            return  # the writer is still there
+        self._journal.refresh()
+        known = {segment.path for segment in self._segments}
+        for path in glob.glob(os.path.join(self._directory, "segment-*")):
+            if path in known:
+                continue
+            idle = self._idle.get(path)
+            if idle is not None:
+                if not idle.is_unsealed:
+                    if not os.path.exists(path):
+                        del self._idle[path]
+                    continue
+                del self._idle[path]
+            segment = idle or step_log.open_segment(path, self._journal.layouts)
+            if segment is not None:
+                bisect.insort(self._segments, segment, key=lambda item: item.first_row)
+
+    def _episode(self, start: int, stop: int, end: End) -> Episode:
+        pieces = [
+            (
+                segment,
+                max(start - segment.first_row, 0),
+                min(stop - segment.first_row, segment.count),
+            )
+            for segment in self._segments
+            if segment.first_row < stop and segment.first_row + segment.count > start
+        ]
+        step_types = _join([s.records["step_type"][a:b] for s, a, b in pieces])
+        raw_ids = _join([s.records["structure"][a:b] for s, a, b in pieces])
+        used, ids = np.unique(raw_ids, return_inverse=True)
+        structures = [self._journal.structures[i] for i in used.tolist()]
+        if step_types[-1] == episode.LAST_STEP:
+            end = End.LAST
+        assert self._journal.options is not None, "rows come after the journal's first line"
+        result = Episode(
+            episode_id=f"{self._journal.options.session_id}-{start:09d}",
+            end=end,
+            step_types=step_types,
+            structures=structures,
+            structure_ids=ids.astype(np.int64),
+            columns={},
+        )
+        result.columns = self._columns(result, pieces)
+        result.metadata_structure, result.metadata = self._metadata(pieces, start, stop)
+        return result
+
+    def _columns(self, of: Episode, pieces: list[tuple[Segment, int, int]]) -> dict[Path, Column]:
+        columns: dict[Path, Column] = {}
+        newest = pieces[-1][0].layout.features
+        for feature in newest:
+            present = of.present(feature.path)
+            parts: list[Column] = []
+            row = 0
+            for segment, a, b in pieces:
+                known = segment.feature(feature.path)
+                has = present[row : row + b - a]
+                row += b - a
+                if known is None:
+                    parts.append(feature.zeros(b - a))
+                else:
+                    parts.append(segment.column(known, a, b, has))
+            columns[feature.path] = _join_columns(feature, parts)
+        return columns
+
+    def _metadata(
+        self, pieces: list[tuple[Segment, int, int]], start: int, stop: int
+    ) -> tuple[Structure, Leaves]:
+        last: bytes | None = None
+        for segment, _, _ in pieces:
+            for row, text in segment.read_notes():
+                if start <= row < stop:
+                    last = text
+        return (None, {}) if last is None else decode_note(last)
+
+
+def encode_note(shape: Structure, leaves: Leaves) -> bytes:
+    """Returns the metadata of an episode as it lies in the step log."""
+    named = [
+        [list(path), json_codec.encode(array.tolist() if array.dtype == features.STRING else array)]
+        for path, array in leaves.items()
+    ]
+    return json.dumps([structure.to_json(shape), named], separators=(",", ":")).encode()
+
+
+def decode_note(text: bytes) -> tuple[Structure, Leaves]:
+    """Returns the metadata that `encode_note` encoded."""
+    shape, named = json.loads(text)
+    leaves: Leaves = {}
+    for path, value in named:
+        decoded = json_codec.decode(value)
+        if not isinstance(decoded, np.ndarray):  # strings, as nested lists of bytes
+            decoded = np.array(decoded, object)
+        leaves[tuple(path)] = decoded
+    return structure.from_json(shape), leaves
+
+
+def _join(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _join_columns(feature: Feature, parts: list[Column]) -> Column:
+    if feature.is_ragged:
+        # A dimension may have turned out to vary after the first rows.
+        return [np.asarray(row, feature.dtype) for part in parts for row in part]
+    return _join([np.asarray(part) for part in parts])

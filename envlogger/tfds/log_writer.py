@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Appends rows to a session's step log."""
+
+from __future__ import annotations
+
+import collections
+import os
+import warnings
+from collections.abc import Callable
+
+from envlogger import errors
+from envlogger.tfds import step_log
+from envlogger.tfds.episode import Row
+from envlogger.tfds.features import Feature
+from envlogger.tfds.session import Journal
+from envlogger.tfds.step_log import Layout, Segment
+from envlogger.tfds.structure import Path, Structure
+
+# A program logs few kinds of structures; one that makes a new one at each step, by keys that count
+# up, say, would have each step pay for all before it.
+_MAX_STRUCTURES = 4096
+# The first steps of a run show what its rows hold; the segments before that are made small.
+_FIRST_ROWS = 16
+_MAX_ROWS = 1 << 16
+
+
+class LogWriter:
+    """The writing end of a step log.
+
+    Args:
+      directory: The session's directory.
+      journal: The session's journal, with its options.
+      max_backlog_bytes: How much may wait to be sealed; above that `append` waits.
+      wait_for_space: Called while there is too much: returns once something may have been sealed.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        journal: Journal,
+        max_backlog_bytes: int,
+        wait_for_space: Callable[[], None],
+    ) -> None:
+        self._directory = directory
+        self._journal = journal
+        self._max_backlog_bytes = max_backlog_bytes
+        self._wait_for_space = wait_for_space
+        self._structure_ids: dict[str, int] = {}
+        self._segments: collections.deque[Segment] = collections.deque()  # oldest first
+        self._num_files = 0
+        self._has_warned = False
+        self._on_roll: list[Callable[[], None]] = []
+
+    @property
+    def segment(self) -> Segment | None:
+        """The segment that rows go to now; None before the first row."""
+        return self._segments[-1] if self._segments else None
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the session has."""
+        segment = self.segment
+        return 0 if segment is None else segment.first_row + segment.count
+
+    def on_roll(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called whenever rows begin to go to another segment."""
+        self._on_roll.append(callback)
+
+    def structure_id(self, structures: tuple[Structure, ...]) -> int:
+        """Returns the number by which rows name a structure.
+
+        Raises:
+          ValueMismatchError: There are too many different structures.
+        """
+        key = repr(structures)
+        if key not in self._structure_ids:
+            if len(self._structure_ids) == _MAX_STRUCTURES:
+                raise errors.ValueMismatchError(
+                    f"Got {_MAX_STRUCTURES + 1} different nestings of steps in one run, expected a "
+                    "few. Are there keys that change at each step? Make them values."
+                )
+            self._journal.add_structure(structures)
+            self._structure_ids[key] = len(self._structure_ids)
+        return self._structure_ids[key]
+
+    def append(self, row: Row, features: dict[Path, Feature], *, is_new_episode: bool) -> None:
+        """Appends a row. Once this returns, the row survives the death of the process.
+
+        Args:
+          row: The row.
+          features: The features of all leaves that the session has seen so far, by path.
+          is_new_episode: Whether it begins an episode.
+
+        Raises:
+          OSError: There is no space on the disk; the row was not stored, those before it are safe.
+        """
+        structure_id = self.structure_id(row.structures)
+        packed = {
+            path: step_log.pack_varying(features[path], array)
+            for path, array in row.leaves.items()
+            if step_log.is_varying(features[path])
+        }
+        heap_bytes = sum(map(len, packed.values()))
+        segment = self._room(features, heap_bytes)
+        place = segment.count
+        for path, array in row.leaves.items():
+            if path in packed:
+                # `_room` has seen to it that this fits.
+                segment.columns[path][place] = segment.allocate(packed[path])
+            else:
+                segment.columns[path][place] = array
+        flags = step_log.NEW_EPISODE if is_new_episode else 0
+        record = segment.records
+        record["structure"][place] = structure_id
+        record["step_type"][place] = row.step_type
+        record["flags"][place] = flags
+        segment.commit(place + 1)
+
+    def add_note(self, text: bytes) -> None:
+        """Sets the metadata of the episode of the last row.
+
+        Raises:
+          OSError: There is no space on the disk.
+        """
+        segment = self.segment
+        assert segment is not None, "an episode has a row before it has metadata"
+        row = self.num_rows - 1
+        if not segment.add_note(row, text):
+            self._roll(segment.layout, len(text))
+            assert self.segment is not None
+            self.segment.add_note(row, text)
+
+    def sync(self) -> None:
+        """Makes all rows survive a loss of power."""
+        for segment in self._segments:
+            segment.sync()
+
+    def close(self) -> None:
+        """Unmaps the segments."""
+        for segment in self._segments:
+            segment.close()
+        self._segments.clear()
+
+    def roll(self) -> None:
+        """Moves on to another segment, so that the present one can be given back."""
+        if self.segment is not None:
+            self._roll(self.segment.layout, 0)
+
+    def _room(self, features: dict[Path, Feature], heap_bytes: int) -> Segment:
+        """Returns a segment that has room for a row with such leaves."""
+        segment = self.segment
+        layout = None if segment is None else segment.layout
+        if layout is None or not _covers(layout, features):
+            rows = _FIRST_ROWS if layout is None or layout.number < 2 else _MAX_ROWS
+            leaves = tuple(features.values())
+            number = 0 if layout is None else layout.number + 1
+            layout = step_log.make_layout(number, leaves, rows, heap_bytes)
+            self._journal.add_layout(layout)
+            self._roll(layout, heap_bytes)
+        elif segment is not None and (segment.is_full or not segment.has_heap(heap_bytes)):
+            self._roll(layout, heap_bytes)
+        assert self.segment is not None
+        return self.segment
+
+    def _roll(self, layout: Layout, heap_bytes: int) -> None:
+        rows = self.num_rows
+        if self.segment is not None:
+            self.segment.mark_done()
+        if (layout.capacity < _MAX_ROWS and rows >= _FIRST_ROWS) or heap_bytes > layout.heap_bytes:
+            grown = step_log.make_layout(
+                layout.number + 1,
+                layout.features,
+                _MAX_ROWS,
+                max(heap_bytes, layout.heap_bytes // 2),
+            )
+            if (grown.capacity, grown.heap_bytes) != (layout.capacity, layout.heap_bytes):
+                self._journal.add_layout(grown)
+                layout = grown
+        segment = self._recycle(layout) or self._create(layout)
+        segment.begin(rows)
+        self._segments.append(segment)
+        for callback in self._on_roll:
+            callback()
+
+    def _recycle(self, layout: Layout) -> Segment | None:
+        """Returns a segment whose rows are sealed; drops those of an outdated layout."""
+        while self._segments and self._segments[0].is_sealed:
+            segment = self._segments.popleft()
+            if segment.layout.number == layout.number:
+                return segment
+            os.unlink(segment.path)
+            segment.close()
+        return None
+
+    def _create(self, layout: Layout) -> Segment:
+        while (waiting := self._backlog()) and waiting + layout.size > self._max_backlog_bytes:
+            if not self._has_warned:
+                self._has_warned = True
+                warnings.warn(
+                    f"{waiting >> 20} MiB of steps wait to be sealed, so step() waits too. The disk or "
+                    "the processor is slower than the environment; see max_backlog_bytes.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            self._wait_for_space()
+            if (segment := self._recycle(layout)) is not None:
+                return segment
+        path = os.path.join(self._directory, f"segment-{self._num_files}")
+        segment = Segment(path, layout, create=True)
+        self._num_files += 1
+        return segment
+
+    def _backlog(self) -> int:
+        return sum(segment.layout.size for segment in self._segments)
+
+
+def _covers(layout: Layout, features: dict[Path, Feature]) -> bool:
+    """Whether a layout has all the leaves, as they are now."""
+    known = {feature.path: feature for feature in layout.features}
+    return all(known.get(path) == feature for path, feature in features.items())

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The writer's side of a session: from logged steps to the step log, and what seals it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from envlogger import errors, step_data
+from envlogger.tfds import dataset, log_reader, log_writer, recorder, schema, session
+from envlogger.tfds.features import Feature
+from envlogger.tfds.helper import Helper
+from envlogger.tfds.sealer import Sealer
+from envlogger.tfds.structure import Path
+
+_MAX_HELPER_STARTS = 3
+
+
+class WritingSession:
+    """Records the steps of one environment.
+
+    Args:
+      target: The dataset; the session owns it and closes it.
+      options: What `metadata.json` and the sealer need to know.
+      of: The schema of the dataset, extended in place.
+      specs: The environment's specs by name.
+      max_backlog_bytes: How much may wait to be sealed.
+      sync_interval: Seconds after which rows are made to survive a loss of power; None for never.
+      with_helper: Whether a helper process seals the rows.
+    """
+
+    def __init__(
+        self,
+        target: dataset.DatasetDirectory,
+        options: session.Options,
+        of: schema.Schema,
+        specs: Mapping[str, Any],
+        *,
+        max_backlog_bytes: int,
+        sync_interval: float | None,
+        with_helper: bool,
+    ) -> None:
+        self._recorder = recorder.Recorder(of, specs)
+        self._sealing = _Sealing(target, options, sync_interval, with_helper)
+        self._journal = self._sealing.journal
+        self._log = log_writer.LogWriter(
+            self._sealing.directory, self._journal, max_backlog_bytes, self._sealing.wait_for_space
+        )
+        self._log.on_roll(self._sealing.wake)
+        self._journaled: dict[Path, Feature] = dict(of.episode)
+        self._pid = os.getpid()
+        # Closes at the end of the process, or when nobody has the session any more.
+        self._finalizer = weakref.finalize(self, _close, self._log, self._sealing, self._pid)
+
+    def record(self, data: step_data.StepData, is_new_episode: bool) -> None:
+        """Records a step. Once this returns, it survives the death of the process."""
+        self._check_open()
+        row = self._recorder.row(data)
+        if is_new_episode:
+            self._sealing.check()
+        features = {
+            path: feature
+            for path, feature in self._recorder.schema.steps.items()
+            if path[0] not in _FLAGS
+        }
+        self._log.append(row, features, is_new_episode=is_new_episode)
+
+    def set_episode_metadata(self, value: Any) -> None:
+        """Sets the metadata of the episode of the last step."""
+        self._check_open()
+        shape, leaves = self._recorder.metadata(value)
+        for path, feature in self._recorder.schema.episode.items():
+            if path not in self._journaled:
+                self._journal.add_episode_feature(feature)
+                self._journaled[path] = feature
+        self._log.add_note(log_reader.encode_note(shape, leaves))
+
+    def flush(self) -> None:
+        """Makes all rows survive a loss of power, and publishes the finished episodes."""
+        self._check_open()
+        self._log.sync()
+        self._journal.sync()
+        session.sync_directory(self._sealing.directory)
+        self._sealing.publish()
+
+    def close(self) -> None:
+        """Seals and publishes everything. May be called more than once."""
+        if os.getpid() == self._pid:
+            self._finalizer()
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise errors.EnvLoggerError(
+                "This process is a fork of the one that made the logger, and cannot record into its "
+                "session. Make the EnvLogger in the process that steps the environment."
+            )
+        if not self._finalizer.alive:
+            raise errors.EnvLoggerError(
+                "The logger is closed, so nothing more can be recorded. Make a new EnvLogger with "
+                "the same data_directory; it appends."
+            )
+
+
+_FLAGS = frozenset((schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL, schema.PRESENT))
+
+
+def _close(log: log_writer.LogWriter, sealing: _Sealing, pid: int) -> None:
+    if os.getpid() != pid:
+        return  # a fork has copies of everything, but none of it is its own
+    log.close()
+    sealing.close()
+
+
+class _Sealing:
+    """Has a session sealed: by a helper process, or where that cannot be, in this process."""
+
+    def __init__(
+        self,
+        target: dataset.DatasetDirectory,
+        options: session.Options,
+        sync_interval: float | None,
+        with_helper: bool,
+    ) -> None:
+        self._target = target
+        self._session_id = options.session_id
+        self._sync_interval = sync_interval
+        self._lock = target.make_session(options.session_id)
+        self.directory = target.session_path(options.session_id)
+        self.journal = session.Journal(self.directory)
+        self._helper: Helper | None = None
+        self._sealer: Sealer | None = None
+        self._num_starts = 0
+        try:
+            self.journal.add_options(options)
+        except BaseException:
+            self.journal.close()
+            target.remove_session(options.session_id)
+            self._lock.release()
+            raise
+        if with_helper:
+            self._start_helper()
+
+    def wake(self) -> None:
+        """Says that there are rows to seal."""
+        if self._helper is not None:
+            self._helper.wake()
+
+    def check(self) -> None:
+        """Looks after the helper; seals a bit where there is none.
+
+        Raises:
+          OSError: The helper, or this process, could not write; the rows are safe.
+        """
+        if self._helper is None:
+            self._seal_here().seal()
+        elif not self._helper.is_alive:
+            self._restart_helper()
+        else:
+            self._helper.check()
+
+    def wait_for_space(self) -> None:
+        """Waits until something has been sealed, or might have been."""
+        if self._helper is not None and not self._helper.is_alive:
+            self._restart_helper()
+        if self._helper is None:
+            self._seal_here().seal(under_pressure=True)
+        else:
+            self._helper.wait_for_space()
+
+    def publish(self) -> None:
+        """Publishes the episodes that are finished."""
+        if self._helper is not None and not self._helper.is_alive:
+            self._restart_helper()
+        if self._helper is not None:
+            self._helper.publish()
+        else:
+            sealer = self._seal_here()
+            sealer.seal()
+            sealer.publish()
+
+    def close(self) -> None:
+        """Seals and publishes everything, and gives up the session."""
+        try:
+            self.journal.add_close()
+            helper, self._helper = self._helper, None
+            if helper is None or not helper.finish():
+                self._seal_here().finish()
+        finally:
+            self.journal.close()
+            if self._sealer is not None:
+                self._sealer.close()
+            self._lock.release()
+            self._target.close()
+
+    def _start_helper(self) -> None:
+        self._num_starts += 1
+        try:
+            self._helper = Helper(self._target, self._session_id, self._sync_interval)
+        except OSError as error:
+            self._helper = None
+            warnings.warn(
+                f"The helper process could not be started ({error}); this process seals the episodes "
+                "itself, between steps. Nothing is lost, but steps take longer now and then.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _restart_helper(self) -> None:
+        assert self._helper is not None
+        self._helper.close()
+        self._helper = None
+        if self._num_starts < _MAX_HELPER_STARTS:
+            self._start_helper()
+        else:
+            warnings.warn(
+                f"The helper process has died {self._num_starts} times; this process seals the "
+                "episodes itself, between steps. Nothing is lost.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _seal_here(self) -> Sealer:
+        if self._sealer is None:
+            lock = session.Lock(self.directory, session.SEALER_LOCK)
+            lock.acquire()  # ends with this process, or with the session's directory
+            self._sealer = Sealer(self._target, self._session_id)
+        return self._sealer

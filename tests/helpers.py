@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An environment that plays a script, and short ways to record and to read."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dm_env
+import numpy as np
+from dm_env import specs
+
+import envlogger
+from envlogger import step_data
+
+
+def first(observation: Any = 0.0) -> dm_env.TimeStep:
+    return dm_env.restart(observation)
+
+
+def mid(observation: Any = 0.0, reward: Any = 1.0, discount: Any = 1.0) -> dm_env.TimeStep:
+    return dm_env.transition(reward, observation, discount)
+
+
+def last(observation: Any = 0.0, reward: Any = 1.0, discount: Any = 0.0) -> dm_env.TimeStep:
+    return dm_env.TimeStep(dm_env.StepType.LAST, reward, discount, observation)
+
+
+def spec_of(value: Any) -> Any:
+    """Returns the nest of specs that a value conforms to; without what is None."""
+    if isinstance(value, Mapping):
+        return {key: spec_of(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return type(value)({} if item is None else spec_of(item) for item in value)
+    if isinstance(value, str | bytes):
+        return specs.StringArray((), bytes if isinstance(value, bytes) else str)
+    array = np.asarray(value)
+    if array.dtype.kind in "OUS":
+        return specs.StringArray(array.shape)
+    return specs.Array(array.shape, array.dtype)
+
+
+class ScriptedEnv(dm_env.Environment):
+    """Plays episodes: the timesteps of one after the other; `reset()` goes on to the next.
+
+    Args:
+      episodes: The timesteps. Each begins with FIRST; one without LAST must be left by `reset()`.
+      specs_of: The timestep and the action whose specs the environment has; None for those of the
+        second timestep of the first episode.
+      action: An action, for its spec.
+    """
+
+    def __init__(self, episodes: Sequence[Sequence[dm_env.TimeStep]], action: Any = 0) -> None:
+        self._episodes = iter(episodes)
+        self._model = episodes[0][min(1, len(episodes[0]) - 1)] if episodes else mid()
+        self._action = action
+        self.num_closed = 0
+        self.actions: list[Any] = []
+
+    def reset(self) -> dm_env.TimeStep:
+        self._steps = iter(next(self._episodes))
+        return next(self._steps)
+
+    def step(self, action: Any) -> dm_env.TimeStep:
+        self.actions.append(action)
+        return next(self._steps)
+
+    def close(self) -> None:
+        self.num_closed += 1
+
+    def observation_spec(self) -> Any:
+        value = self._model.observation
+        return {} if value is None else spec_of(value)
+
+    def action_spec(self) -> Any:
+        return {} if self._action is None else spec_of(self._action)
+
+    def reward_spec(self) -> Any:
+        value = self._model.reward
+        return {} if value is None else spec_of(value)
+
+    def discount_spec(self) -> Any:
+        value = self._model.discount
+        return {} if value is None else spec_of(value)
+
+
+def play(env: dm_env.Environment, actions: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Resets once for each item, and steps with its actions; returns deep copies of the timesteps."""
+    played = []
+    for episode in actions:
+        timesteps = [copy.deepcopy(env.reset())]
+        timesteps += [copy.deepcopy(env.step(action)) for action in episode]
+        played.append(timesteps)
+    return played
+
+
+def record(
+    path: Any,
+    episodes: Sequence[Sequence[dm_env.TimeStep]],
+    actions: Sequence[Sequence[Any]] | None = None,
+    **kwargs: Any,
+) -> None:
+    """Records scripted episodes; the actions are 0, 1, 2, … unless they are given."""
+    if actions is None:
+        actions = [list(range(len(episode) - 1)) for episode in episodes]
+    action = next((a for episode in actions for a in episode), 0)
+    with envlogger.EnvLogger(
+        ScriptedEnv(episodes, action), data_directory=str(path), **kwargs
+    ) as env:
+        play(env, actions)
+
+
+def read(path: Any, split: str | None = None) -> list[list[step_data.StepData]]:
+    """Returns all the steps of all episodes."""
+    with envlogger.Reader(str(path), split) as reader:
+        return [list(episode) for episode in reader.episodes]
+
+
+def read_metadata(path: Any) -> list[Any]:
+    """Returns the metadata of all episodes."""
+    with envlogger.Reader(str(path)) as reader:
+        return list(reader.episode_metadata())
+
+
+def expected_steps(
+    timesteps: Sequence[dm_env.TimeStep], actions: Sequence[Any], custom: Sequence[Any] | None = None
+) -> list[step_data.StepData]:
+    """Returns what is logged of an episode."""
+    custom = custom or [None] * len(timesteps)
+    return [
+        step_data.StepData(timestep, action, data)
+        for timestep, action, data in zip(timesteps, [None, *actions], custom, strict=True)
+    ]
+
+
+def data_source(path: Any, split: str = "train") -> Any:
+    """Returns the dataset as stock TFDS reads it without TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(str(path)).as_data_source(split)
+
+
+def source_steps(path: Any, split: str = "train") -> list[list[Any]]:
+    """Returns the steps of each episode from `data_source`."""
+    return [list(episode["steps"]) for episode in data_source(path, split)]
+
+
+def tf_episodes(path: Any, split: str = "train") -> list[dict[str, Any]]:
+    """Returns the episodes as tf.data reads them, as numpy; `steps` as a list."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what TensorFlow's imports say is not ours
+        import tensorflow_datasets as tfds
+
+        import envlogger.tfds  # noqa: F401
+
+        dataset = tfds.builder_from_directory(str(path)).as_dataset(split=split)
+        episodes = []
+        for episode in tfds.as_numpy(dataset):
+            episodes.append({**episode, "steps": list(episode["steps"])})
+    return episodes
