@@ -66,9 +66,7 @@ def summarize(times_ns: np.ndarray) -> dict[str, Any]:
     return {
         "mean": float(times.mean()),
         "std": float(times.std()),
-        "percentiles": {
-            f"{p:g}": float(v) for p, v in zip(PERCENTILES, values, strict=True)
-        },
+        "percentiles": {f"{p:g}": float(v) for p, v in zip(PERCENTILES, values, strict=True)},
     }
 
 

@@ -37,7 +37,7 @@ def run(
     There must be no other children of this process meanwhile.
 
     Returns:
-      `cpu_s`, user and system time of all processes; `peak_memory_mb`, the largest sum of their
+      `cpu_s`, user and system time of all processes; `peak_memory_all_mb`, the largest sum of their
       proportional resident sizes seen (0 if not sampled); `processes`, how many of them were handed
       to this process; `outlived_s`, how long the last outlived the command.
 
@@ -78,7 +78,7 @@ def run(
     outlived_s = time.monotonic() - ended if ended is not None else 0.0
     return {
         "cpu_s": cpu_s,
-        "peak_memory_mb": peak,
+        "peak_memory_all_mb": peak,
         "processes": processes,
         "outlived_s": outlived_s,
     }

@@ -107,24 +107,25 @@ class RealEnvironment(TimedEnvironment):
 
 def be_busy(duration_ns: int) -> int:
     """Keeps the CPU busy until `duration_ns` from now; returns the CPU time used, in ns."""
-    end = time.perf_counter_ns() + duration_ns - _CLOCK_COST_NS
+    end = time.perf_counter_ns() + duration_ns - _OVERSHOOT_NS
     cpu = time.thread_time_ns()
     while time.perf_counter_ns() < end:
         pass
     return time.thread_time_ns() - cpu
 
 
-def _clock_cost_ns() -> int:
-    """Returns what `be_busy` takes after its deadline, measured."""
-    costs = []
-    for _ in range(200):
+def _calibrate() -> int:
+    """Returns by how much `be_busy` comes late, measured."""
+    late = []
+    for _ in range(500):
         start = time.perf_counter_ns()
-        time.thread_time_ns()
-        costs.append(time.perf_counter_ns() - start)
-    return int(np.median(costs))
+        be_busy(10_000)
+        late.append(time.perf_counter_ns() - start - 10_000)
+    return max(int(np.median(late)), 0)
 
 
-_CLOCK_COST_NS = _clock_cost_ns()
+_OVERSHOOT_NS = 0
+_OVERSHOOT_NS = _calibrate()
 
 
 def make(name: str, busy_ns: int, seed: int) -> Workload:
@@ -183,9 +184,7 @@ def _control(rng: np.random.Generator) -> tuple[Any, ...]:
 
 def _atari(rng: np.random.Generator) -> tuple[Any, ...]:
     frames = images.arcade_frames(rng, 503)
-    observations = [
-        np.ascontiguousarray(np.moveaxis(frames[i : i + 4], 0, -1)) for i in range(500)
-    ]
+    observations = [np.ascontiguousarray(np.moveaxis(frames[i : i + 4], 0, -1)) for i in range(500)]
     spec = specs.BoundedArray((84, 84, 4), np.uint8, 0, 255, "screens")
     action_spec = specs.DiscreteArray(4, np.int64, "action")
     return observations, spec, list(rng.integers(0, 4, 1000)), action_spec

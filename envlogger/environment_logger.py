@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import dm_env
 
-from envlogger import environment_wrapper, errors, step_data
+from envlogger import environment_wrapper, errors
 from envlogger.backends import backend_type, backend_writer, in_memory_backend, tfds_backend_writer
 from envlogger.converters import spec_codec
 
@@ -18,6 +18,8 @@ Backend: TypeAlias = (
     | backend_type.BackendType
     | Callable[..., backend_writer.BackendWriter]
 )
+
+_FIRST, _LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
 
 
 class EnvLogger(environment_wrapper.EnvironmentWrapper):
@@ -68,12 +70,13 @@ class EnvLogger(environment_wrapper.EnvironmentWrapper):
             "environment_specs": spec_codec.encode_environment_specs(env),
         }
         self._backend = _make_backend(backend, {**backend_kwargs, "metadata": metadata})
+        self._record = self._backend.record
 
     def reset(self) -> dm_env.TimeStep:
         """Resets the environment and records its first step; an episode under way ends here."""
-        self._reset_next_step = False
         timestep = self._environment.reset()
-        self._record(timestep, None, is_new_episode=True)
+        self._reset_next_step = timestep.step_type == _LAST
+        self._log(timestep, None, True)
         return timestep
 
     def step(self, action: Any) -> dm_env.TimeStep:
@@ -81,9 +84,10 @@ class EnvLogger(environment_wrapper.EnvironmentWrapper):
         if self._reset_next_step:
             return self.reset()
         timestep = self._environment.step(action)
-        self._reset_next_step = timestep.last()
+        step_type = timestep.step_type
+        self._reset_next_step = step_type == _LAST
         # An environment that resets by itself says so by FIRST.
-        self._record(timestep, action, is_new_episode=timestep.first() or self._has_gap)
+        self._log(timestep, action, step_type == _FIRST or self._has_gap)
         return timestep
 
     def flush(self) -> None:
@@ -102,13 +106,15 @@ class EnvLogger(environment_wrapper.EnvironmentWrapper):
         finally:
             self._backend.close()
 
-    def _record(self, timestep: dm_env.TimeStep, action: Any, *, is_new_episode: bool) -> None:
-        self._has_gap = True
-        custom_data = None
-        if self._step_fn is not None:
-            custom_data = self._step_fn(timestep, action, self._environment)
-        data = step_data.StepData(timestep, action, custom_data)
-        self._backend.record_step(data, is_new_episode=is_new_episode)
+    def _log(self, timestep: dm_env.TimeStep, action: Any, is_new_episode: bool) -> None:
+        try:
+            custom_data = None
+            if self._step_fn is not None:
+                custom_data = self._step_fn(timestep, action, self._environment)
+            self._record(timestep, action, custom_data, is_new_episode)
+        except BaseException:
+            self._has_gap = True
+            raise
         self._has_gap = False
         if self._episode_fn is not None:
             value = self._episode_fn(timestep, action, self._environment)

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
+import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dm_env
@@ -14,6 +17,14 @@ from dm_env import specs
 
 import envlogger
 from envlogger import step_data
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[str]:
+    """Gives a directory in memory, where there is one: what is recorded there needs no disk."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as path:
+        yield path
 
 
 def first(observation: Any = 0.0) -> dm_env.TimeStep:

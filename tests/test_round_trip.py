@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from typing import Any
 
 import dm_env
@@ -76,6 +75,9 @@ class Run:
             self.custom.append(custom)
             self.metadata.append(nests.draw(episode_data, number, rng))
 
+    def __repr__(self) -> str:
+        return f"Run(\n  {self.expected()},\n  metadata={self.metadata})"
+
     def record(self, path: str, **kwargs: Any) -> None:
         custom = iter([data for episode in self.custom for data in episode])
         lengths = iter([n for n, e in enumerate(self.episodes) for _ in e])
@@ -107,7 +109,7 @@ runs = st.composite(lambda draw: Run(draw))()
 @_examples(150)
 @given(run=runs)
 def test_reader_returns_what_was_logged(run):
-    with tempfile.TemporaryDirectory() as path:
+    with helpers.scratch() as path:
         run.record(path, max_episodes_per_file=2)
         with envlogger.Reader(path) as reader:
             assert_same([list(e) for e in reader.episodes], run.expected())
@@ -118,7 +120,7 @@ def test_reader_returns_what_was_logged(run):
 @_examples(60)
 @given(run=runs)
 def test_data_source_holds_it_in_the_alignment_of_rlds(run):
-    with tempfile.TemporaryDirectory() as path:
+    with helpers.scratch() as path:
         run.record(path)
         _check_stored(list(helpers.data_source(path)), run, quiet_float32=True)
 
@@ -126,7 +128,7 @@ def test_data_source_holds_it_in_the_alignment_of_rlds(run):
 @_examples(25)
 @given(run=runs)
 def test_tf_data_holds_it_in_the_alignment_of_rlds(run):
-    with tempfile.TemporaryDirectory() as path:
+    with helpers.scratch() as path:
         run.record(path)
         _check_stored(helpers.tf_episodes(path), run, quiet_float32=False)
 
@@ -198,7 +200,7 @@ def _quiet(array: np.ndarray) -> np.ndarray:
 
 def _is_terminal(end: dm_env.TimeStep) -> bool:
     leaves = nests.stored_leaves(end.discount)
-    return bool(end.last() and leaves and not any(np.any(leaf) for leaf in leaves.values()))
+    return bool(end.last() and leaves and not any(np.any(leaf != 0) for leaf in leaves.values()))
 
 
 def _at(tree: Any, path: tuple[str, ...]) -> Any:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
+import dm_env
+
 from envlogger import step_data
 from envlogger.backends import schedulers
 
@@ -80,6 +82,19 @@ class BackendWriter(abc.ABC):
         if self._held_episode_metadata is not _NOTHING:
             held, self._held_episode_metadata = self._held_episode_metadata, _NOTHING
             self._set_episode_metadata(held)
+
+    def record(
+        self, timestep: dm_env.TimeStep, action: Any, custom_data: Any, is_new_episode: bool
+    ) -> None:
+        """Records one step, given by its parts; this is what `EnvLogger` calls.
+
+        Args:
+            timestep: What the environment returned.
+            action: What led to it; None for `reset()`.
+            custom_data: What `step_fn` returned.
+            is_new_episode: True if this is the first step of an episode.
+        """
+        self.record_step(step_data.StepData(timestep, action, custom_data), is_new_episode)
 
     def set_episode_metadata(self, data: Any) -> None:
         """Sets the metadata of the episode under way, in place of what was set before.

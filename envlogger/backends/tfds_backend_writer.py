@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from importlib import metadata as importlib_metadata
 from typing import Any
 
+import dm_env
 import numpy as np
 
 from envlogger import errors, step_data
@@ -121,8 +122,20 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
             target.close()
             raise
 
+    def record(
+        self, timestep: dm_env.TimeStep, action: Any, custom_data: Any, is_new_episode: bool
+    ) -> None:
+        """Records one step; like `record_step`, without the cost of a StepData."""
+        if self._scheduler is None:
+            self._session.record(
+                timestep, action, custom_data, is_new_episode or self._awaits_episode
+            )
+            self._awaits_episode = False
+        else:
+            super().record(timestep, action, custom_data, is_new_episode)
+
     def _record_step(self, data: step_data.StepData, is_new_episode: bool) -> None:
-        self._session.record(data, is_new_episode)
+        self._session.record(data.timestep, data.action, data.custom_data, is_new_episode)
 
     def _set_episode_metadata(self, data: Any) -> None:
         self._session.set_episode_metadata(data)

@@ -325,7 +325,7 @@ def _is_terminal(episode: Episode) -> bool:
         return False
     paths = _paths(episode.structures[episode.structure_ids[-1]])
     discounts = [episode.columns[path][-1] for path in paths if path[0] == schema.DISCOUNT]
-    return bool(discounts) and not any(np.any(value) for value in discounts)
+    return bool(discounts) and not any(np.any(value != 0) for value in discounts)
 
 
 def _paths(structures: tuple[Structure, ...]) -> set[Path]:

@@ -8,10 +8,11 @@ import os
 import warnings
 from collections.abc import Callable
 
-from envlogger import errors
-from envlogger.tfds import step_log
+from envlogger import errors, step_data
+from envlogger.tfds import row_compiler, step_log
 from envlogger.tfds.episode import Row
 from envlogger.tfds.features import Feature
+from envlogger.tfds.row_compiler import Bind, Write
 from envlogger.tfds.session import Journal
 from envlogger.tfds.step_log import Layout, Segment
 from envlogger.tfds.structure import Path, Structure
@@ -22,6 +23,8 @@ _MAX_STRUCTURES = 4096
 # The first steps of a run show what its rows hold; the segments before that are made small.
 _FIRST_ROWS = 16
 _MAX_ROWS = 1 << 16
+# A row is tried against each; beyond a few, the general path is as fast.
+_MAX_COMPILED = 8
 
 
 class LogWriter:
@@ -32,6 +35,10 @@ class LogWriter:
       journal: The session's journal, with its options.
       max_backlog_bytes: How much may wait to be sealed; above that `append` waits.
       wait_for_space: Called while there is too much: returns once something may have been sealed.
+      on_roll: Called whenever rows begin to go to another segment.
+
+    Attributes:
+      writes: What stores rows that are like earlier ones; to be tried, in order, before `append`.
     """
 
     def __init__(
@@ -40,6 +47,7 @@ class LogWriter:
         journal: Journal,
         max_backlog_bytes: int,
         wait_for_space: Callable[[], None],
+        on_roll: Callable[[], None],
     ) -> None:
         self._directory = directory
         self._journal = journal
@@ -49,7 +57,11 @@ class LogWriter:
         self._segments: collections.deque[Segment] = collections.deque()  # oldest first
         self._num_files = 0
         self._has_warned = False
-        self._on_roll: list[Callable[[], None]] = []
+        self._on_roll = on_roll
+        self._binds: list[Bind] = []
+        self._compiled: set[tuple[int, int]] = set()
+        # What stores rows of the kinds seen so far, the latest kind first.
+        self.writes: list[Write] = []
 
     @property
     def segment(self) -> Segment | None:
@@ -61,10 +73,6 @@ class LogWriter:
         """How many rows the session has."""
         segment = self.segment
         return 0 if segment is None else segment.first_row + segment.count
-
-    def on_roll(self, callback: Callable[[], None]) -> None:
-        """Has `callback` called whenever rows begin to go to another segment."""
-        self._on_roll.append(callback)
 
     def structure_id(self, structures: tuple[Structure, ...]) -> int:
         """Returns the number by which rows name a structure.
@@ -116,6 +124,26 @@ class LogWriter:
         record["flags"][place] = flags
         segment.commit(place + 1)
 
+    def compile(self, data: step_data.StepData, row: Row) -> None:
+        """Makes a fast way for rows like this one, which has just been appended."""
+        segment = self.segment
+        assert segment is not None, "a row has been appended"
+        structure_id = self.structure_id(row.structures)
+        key = (segment.layout.number, structure_id)
+        if key in self._compiled or len(self._binds) >= _MAX_COMPILED:
+            return
+        self._compiled.add(key)
+        bind = row_compiler.compile_row(data, structure_id, segment.layout)
+        if bind is not None:
+            self._binds.insert(0, bind)
+            self._bind()
+
+    def _bind(self) -> None:
+        segment = self.segment
+        assert segment is not None, "there is a segment to write to"
+        # In place: the writer's loop holds this very list.
+        self.writes[:] = [bind(segment) for bind in self._binds]
+
     def add_note(self, text: bytes) -> None:
         """Sets the metadata of the episode of the last row.
 
@@ -137,6 +165,8 @@ class LogWriter:
 
     def close(self) -> None:
         """Unmaps the segments."""
+        self.writes.clear()
+        self._binds.clear()
         for segment in self._segments:
             segment.close()
         self._segments.clear()
@@ -156,6 +186,7 @@ class LogWriter:
             number = 0 if layout is None else layout.number + 1
             layout = step_log.make_layout(number, leaves, rows, heap_bytes)
             self._journal.add_layout(layout)
+            self._binds.clear()
             self._roll(layout, heap_bytes)
         elif segment is not None and (segment.is_full or not segment.has_heap(heap_bytes)):
             self._roll(layout, heap_bytes)
@@ -175,12 +206,13 @@ class LogWriter:
             )
             if (grown.capacity, grown.heap_bytes) != (layout.capacity, layout.heap_bytes):
                 self._journal.add_layout(grown)
+                self._binds.clear()
                 layout = grown
         segment = self._recycle(layout) or self._create(layout)
         segment.begin(rows)
         self._segments.append(segment)
-        for callback in self._on_roll:
-            callback()
+        self._bind()
+        self._on_roll()
 
     def _recycle(self, layout: Layout) -> Segment | None:
         """Returns a segment whose rows are sealed; drops those of an outdated layout."""

@@ -34,7 +34,7 @@ from envlogger.tfds.features import Feature
 from envlogger.tfds.structure import Path
 
 # Words of the header.
-_COUNT, _NUM_NOTES, _HEAP_USED, _LAYOUT, _FIRST_ROW, _STATE = range(6)
+_COUNT, _NUM_NOTES, HEAP_USED, _LAYOUT, _FIRST_ROW, _STATE = range(6)  # the compiler knows two
 _HEADER_BYTES = 64
 _FREE, _IN_USE, _DONE, _SEALED = range(4)
 
@@ -179,7 +179,7 @@ class Segment:
 
     def has_heap(self, size: int) -> bool:
         """Whether so many bytes fit into the heap."""
-        return self.header[_HEAP_USED] + size <= self.layout.heap_bytes
+        return self.header[HEAP_USED] + size <= self.layout.heap_bytes
 
     def commit(self, count: int) -> None:
         """Makes the rows below `count` count."""
@@ -202,7 +202,7 @@ class Segment:
     def begin(self, first_row: int) -> None:
         """Takes the segment into use; whatever it held is forgotten."""
         self.header[_STATE] = _FREE
-        for word in (_COUNT, _NUM_NOTES, _HEAP_USED):
+        for word in (_COUNT, _NUM_NOTES, HEAP_USED):
             self.header[word] = 0
         self.header[_LAYOUT] = self.layout.number
         self.header[_FIRST_ROW] = first_row
@@ -228,12 +228,12 @@ class Segment:
 
     def allocate(self, data: bytes | memoryview) -> tuple[int, int] | None:
         """Puts bytes into the heap; returns offset and length, or None where they don't fit."""
-        used, size = self.header[_HEAP_USED], len(data)
+        used, size = self.header[HEAP_USED], len(data)
         if not self.has_heap(size):
             return None
         start = self.layout.heap_offset + used
         self.buffer[start : start + size] = data
-        self.header[_HEAP_USED] = used + size
+        self.header[HEAP_USED] = used + size
         return used, size
 
     def heap(self, offset: int, size: int) -> bytes:

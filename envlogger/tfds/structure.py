@@ -130,7 +130,7 @@ def encode_leaf(value: Any, path: Path) -> tuple[str, npt.NDArray[Any]]:
     if type(value) is np.ndarray:
         return _encode_array("a", value, path)
     if isinstance(value, np.str_):
-        return "gU", _object_array([_encode_text(str(value))], ())
+        return "gU", _object_array([_encode_text(value)], ())
     if isinstance(value, np.bytes_):
         return "gS", _object_array([bytes(value)], ())
     if isinstance(value, np.generic):
@@ -180,8 +180,8 @@ def decode_leaf(code: str, stored: npt.NDArray[Any]) -> Any:
     if code == "ay":
         return stored
     if code[0] == "z":
-        name, _, shape = code[1:].partition(":")
-        return np.empty([int(dim) for dim in shape.split(",")], np.dtype(name))
+        dtype, shape = logged_form(code, stored)
+        return np.empty(shape, dtype)
     dtype = np.dtype(code[1:])
     if dtype.kind in "US":
         items = list(map(_decode_text, stored.reshape(-1))) if dtype.kind == "U" else stored
@@ -191,6 +191,16 @@ def decode_leaf(code: str, stored: npt.NDArray[Any]) -> Any:
     else:
         array = stored.astype(dtype)
     return array if code[0] == "a" else array[()]
+
+
+def logged_form(code: str, stored: npt.NDArray[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Returns the dtype and shape that a leaf had; strings that were no `<U`, `S` arrays are objects."""
+    if code[0] == "z":
+        name, _, shape = code[1:].partition(":")
+        return np.dtype(name), tuple(map(int, shape.split(",")))
+    if code[0] in "ag" and len(code) > 2:
+        return np.dtype(code[1:]), stored.shape
+    return stored.dtype, stored.shape
 
 
 def _encode_array(code: str, array: npt.NDArray[Any], path: Path) -> tuple[str, npt.NDArray[Any]]:

@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+import dm_env
+
 from envlogger import errors, step_data
 from envlogger.tfds import dataset, log_reader, log_writer, recorder, schema, session
 from envlogger.tfds.features import Feature
@@ -17,6 +19,16 @@ from envlogger.tfds.sealer import Sealer
 from envlogger.tfds.structure import Path
 
 _MAX_HELPER_STARTS = 3
+
+_sessions: weakref.WeakSet[WritingSession] = weakref.WeakSet()
+
+
+def _disown_sessions() -> None:
+    for open_session in list(_sessions):
+        open_session.disown()
+
+
+os.register_at_fork(after_in_child=_disown_sessions)
 
 
 class WritingSession:
@@ -47,26 +59,41 @@ class WritingSession:
         self._sealing = _Sealing(target, options, sync_interval, with_helper)
         self._journal = self._sealing.journal
         self._log = log_writer.LogWriter(
-            self._sealing.directory, self._journal, max_backlog_bytes, self._sealing.wait_for_space
+            self._sealing.directory,
+            self._journal,
+            max_backlog_bytes,
+            self._sealing.wait_for_space,
+            self._sealing.wake,
         )
-        self._log.on_roll(self._sealing.wake)
+        self._writes = self._log.writes
         self._journaled: dict[Path, Feature] = dict(of.episode)
         self._pid = os.getpid()
+        _sessions.add(self)
         # Closes at the end of the process, or when nobody has the session any more.
         self._finalizer = weakref.finalize(self, _close, self._log, self._sealing, self._pid)
 
-    def record(self, data: step_data.StepData, is_new_episode: bool) -> None:
+    def record(
+        self, timestep: dm_env.TimeStep, action: Any, custom_data: Any, is_new_episode: bool
+    ) -> None:
         """Records a step. Once this returns, it survives the death of the process."""
-        self._check_open()
-        row = self._recorder.row(data)
         if is_new_episode:
             self._sealing.check()
+        for write in self._writes:
+            if write(timestep, action, custom_data, is_new_episode):
+                return
+        self._record_other(step_data.StepData(timestep, action, custom_data), is_new_episode)
+
+    def _record_other(self, data: step_data.StepData, is_new_episode: bool) -> None:
+        """Records a step for which there is no compiled way, and makes one."""
+        self._check_open()
+        row = self._recorder.row(data)
         features = {
             path: feature
             for path, feature in self._recorder.schema.steps.items()
             if path[0] not in _FLAGS
         }
         self._log.append(row, features, is_new_episode=is_new_episode)
+        self._log.compile(data, row)
 
     def set_episode_metadata(self, value: Any) -> None:
         """Sets the metadata of the episode of the last step."""
@@ -85,6 +112,10 @@ class WritingSession:
         self._journal.sync()
         session.sync_directory(self._sealing.directory)
         self._sealing.publish()
+
+    def disown(self) -> None:
+        """Called in a fork of the process: what is recorded here would mix with the parent's."""
+        self._writes.clear()
 
     def close(self) -> None:
         """Seals and publishes everything. May be called more than once."""
