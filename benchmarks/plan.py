@@ -6,8 +6,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from benchmarks import workloads
-
 OURS = "ours-raw"
 REFERENCE = "envlogger-1.2"
 
@@ -20,6 +18,12 @@ PEERS: dict[str, tuple[str, str]] = {
     "rlds": ("rlds", "RLDS EpisodeWriter"),
     "minari": ("minari", "Minari (HDF5)"),
 }
+
+EPISODE_STEPS = 100
+
+POOLED = ("catch", "control", "atari", "robot")
+REAL = ("humanoid", "catch-100hz")
+WORKLOADS = POOLED + REAL
 
 REGIMES = ("paced", "saturated", "real")
 
@@ -49,7 +53,7 @@ _MORE_STEPS = {"robot": 2}  # so that p99.9 has some samples
 SKIPPED = {
     **{
         ("ours-png", name): "no image of 1 or 3 channels, so it is as raw"
-        for name in workloads.NAMES
+        for name in WORKLOADS
         if name != "robot"
     },
     ("minari", "atari"): "refuses images of 4 channels",
@@ -91,7 +95,7 @@ def runs(
     """Yields the runs in order: the peers take turns within each repetition of a workload."""
     for regime in regimes:
         for name in names:
-            if (name in workloads.REAL) != (regime == "real"):
+            if (name in REAL) != (regime == "real"):
                 continue
             for repetition in range(repetitions):
                 for peer in peers:
@@ -125,4 +129,4 @@ def _run(peer: str, name: str, regime: str, repetition: int, quick: bool) -> Run
 
 
 def _whole_episodes(steps: float) -> int:
-    return max(round(steps / workloads.EPISODE_STEPS), 1) * workloads.EPISODE_STEPS
+    return max(round(steps / EPISODE_STEPS), 1) * EPISODE_STEPS

@@ -25,8 +25,8 @@ _TICKS = (50, 90, 99, 99.9, 99.99)
 _TITLES = {
     "catch": "catch: (10, 5) float32",
     "control": "control: 57 float64, 21 actions",
-    "atari": "atari: 84×84×4 uint8",
-    "robot": "robot: 256²×3 and 128²×3 uint8",
+    "atari": "atari: 84x84x4 uint8",
+    "robot": "robot: 256²x3 and 128²x3 uint8",
     "humanoid": "dm_control humanoid-walk (real)",
 }
 _FLOOR_US = 0.1

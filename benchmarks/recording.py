@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import installs, machine, plan, report, results, workloads
+from benchmarks import installs, machine, plan, report
 
 _RESULTS = Path(__file__).resolve().parent / "results"
 _REPETITIONS = 3
@@ -22,7 +22,7 @@ def main() -> None:
     installs.run_inside("report", "recording")
     import tqdm
 
-    from benchmarks import plots
+    from benchmarks import plots, results
 
     for name in dict.fromkeys(plan.PEERS[peer][0] for peer in arguments.peers):
         installs.ensure(name)
@@ -73,9 +73,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=workloads_names(),
-        default=workloads_names(),
-        metavar="WORKLOAD",
+        choices=plan.WORKLOADS,
+        default=list(plan.WORKLOADS),
     )
     parser.add_argument("--peers", nargs="+", choices=plan.PEERS, default=list(plan.PEERS))
     parser.add_argument("--regime", nargs="+", choices=plan.REGIMES, default=list(plan.REGIMES))
@@ -84,8 +83,3 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--directory", help="where to record; the system's temporary directory")
     parser.add_argument("--output", type=Path, default=_RESULTS, help="where results are saved")
     return parser.parse_args()
-
-
-def workloads_names() -> list[str]:
-    """Returns the names of all workloads."""
-    return list(workloads.NAMES)

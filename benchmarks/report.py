@@ -26,10 +26,10 @@ _HEADERS = (
     "env MB",
     "all MB",
     "B/step",
-    "× mean",
-    "× p99.9",
-    "× CPU",
-    "× rate",
+    "x mean",
+    "x p99.9",
+    "x CPU",
+    "x rate",
 )
 _EXPLANATION = """\
 Times are in µs per step, start-up and close() in s; medians over repetitions, the peers in turn.
@@ -44,7 +44,7 @@ Times are in µs per step, start-up and close() in s; medians over repetitions, 
 - *start-up*: import, opening the logger and the first `reset()`.
 - *env MB*: peak resident memory of the environment's process, with the pool of prepared values;
   *all MB*: largest sum of proportional sizes seen over all processes (saturated only).
-- *× …*: how many times better than EnvLogger 1.2.
+- *x …*: how many times better than EnvLogger 1.2.
 - *paced*: the environment itself is busy for {busy} per step. *saturated*: it
   costs nothing, so runs are as long as they take about the same time with each peer.
 """
@@ -116,7 +116,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def number(value: float | None) -> str:
     """Returns three digits: 0.123, 12.3, 1,230."""
     if value is None:
-        return "–"
+        return "-"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.{1 if abs(value) >= 10 else 2}f}"
@@ -151,7 +151,7 @@ def _bare_line(workload: str, group: list[dict[str, Any]]) -> list[str]:
     bare = next((r for r in group if r["peer"] == plan.REFERENCE), group[0])["baseline"]
     percentiles = [number(bare["added"]["percentiles"][p]) for p in ("50", "99", "99.9", "100")]
     line = [workload, "*no logger*", "", number(bare["added"]["mean"]), *percentiles]
-    return line + ["–"] * (len(_HEADERS) - len(line))
+    return line + ["-"] * (len(_HEADERS) - len(line))
 
 
 def _line(row: dict[str, Any], reference: dict[str, Any] | None) -> list[str]:
@@ -195,7 +195,7 @@ def _versions(rows: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def _is_number(text: str) -> bool:
-    return text in ("", "–") or text.replace(",", "").replace(".", "").lstrip("-").isdigit()
+    return text in ("", "-") or text.replace(",", "").replace(".", "").lstrip("-").isdigit()
 
 
 def _width(text: str) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import installs, measure, meter, plan, workloads
+from benchmarks import installs, measure, meter, plan
 
 
 def do(run: plan.Run, directory: str | None) -> dict[str, Any]:
@@ -77,4 +77,4 @@ def collect(done: Iterable[tuple[plan.Run, dict[str, Any]]]) -> list[dict[str, A
 
 
 def _place(key: tuple[str, str, str]) -> tuple[int, int]:
-    return plan.REGIMES.index(key[0]), workloads.NAMES.index(key[1])
+    return plan.REGIMES.index(key[0]), plan.WORKLOADS.index(key[1])

@@ -9,8 +9,7 @@ from typing import Any
 
 from benchmarks import plan
 
-_POOLED = ("catch", "control", "atari", "robot")
-# Name, regime, the number compared, is more better, bounds in the order of _POOLED: ours is to be
+# Name, regime, the number compared, is more better, bounds in the order of plan.POOLED: ours is to be
 # at most 1/bound, or at least bound times, the reference's.
 _RATIOS = (
     ("paced: mean time added per step", "paced", "mean", False, (25, 25, 15, 40)),
@@ -62,15 +61,15 @@ def check(rows: list[dict[str, Any]]) -> Iterator[Target]:
     """Yields every target with what `rows`, the results, show of it."""
     found = {(row["regime"], row["workload"], row["peer"]): row for row in rows}
     for name, regime, number, is_more, bounds in _RATIOS:
-        for workload, bound in zip(_POOLED, bounds, strict=True):
+        for workload, bound in zip(plan.POOLED, bounds, strict=True):
             own = found.get((regime, workload, plan.OURS))
             reference = found.get((regime, workload, plan.REFERENCE))
             times = ratio(own, reference, number) if own else None
-            form = "{} ×" if is_more else "1/{}"
+            form = "{} x" if is_more else "1/{}"
             yield Target(
                 name,
                 workload,
-                "–" if times is None else form.format(f"{times:.{0 if times >= 10 else 1}f}"),
+                "-" if times is None else form.format(f"{times:.{0 if times >= 10 else 1}f}"),
                 ("≥ " if is_more else "≤ ") + form.format(bound),
                 None if times is None else times >= bound,
             )
@@ -87,7 +86,7 @@ def _absolute(found: dict[tuple[str, str, str], dict[str, Any]]) -> Iterator[Tar
         yield Target(
             name,
             "catch",
-            "–" if got is None else f"{got:.3g} {unit}",
+            "-" if got is None else f"{got:.3g} {unit}",
             f"≤ {bound} {unit}",
             None if got is None else got <= bound,
         )
@@ -96,7 +95,7 @@ def _absolute(found: dict[tuple[str, str, str], dict[str, Any]]) -> Iterator[Tar
     yield Target(
         "bytes on disk, of EnvLogger 1.2's",
         "humanoid",
-        f"{part:.2f} ×" if part else "–",
-        "≤ 1 ×",
+        f"{part:.2f} x" if part else "-",
+        "≤ 1 x",
         part <= 1 if part else None,
     )

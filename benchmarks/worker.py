@@ -22,6 +22,20 @@ import numpy as np
 
 from benchmarks import measure, recorders, workloads
 
+_VERSIONS_OF = (
+    "envlogger",
+    "array_record",
+    "tensorflow-datasets",
+    "tensorflow",
+    "rlds",
+    "minari",
+    "h5py",
+    "protobuf",
+    "opencv-python-headless",
+    "dm_control",
+    "mujoco",
+)
+
 
 def run(description: dict[str, Any]) -> dict[str, Any]:
     """Takes the steps without and with the logger; returns what was measured, times in µs."""
@@ -112,10 +126,7 @@ def _cpu_s() -> float:
 
 def _versions() -> dict[str, str]:
     found = {"python": sys.version.split()[0], "numpy": np.__version__}
-    for name in (
-        "envlogger array_record tensorflow-datasets tensorflow rlds minari h5py protobuf "
-        "opencv-python-headless dm_control mujoco"
-    ).split():
+    for name in _VERSIONS_OF:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -15,8 +15,7 @@ from dm_env import specs
 
 from benchmarks import images
 from benchmarks.games import Catch
-
-EPISODE_STEPS = 100
+from benchmarks.plan import EPISODE_STEPS
 
 
 @dataclasses.dataclass
@@ -147,7 +146,7 @@ def make(name: str, busy_ns: int, seed: int) -> Workload:
         real = suite.load("humanoid", "walk", task_kwargs={"random": seed})
         actions = list(rng.uniform(-1, 1, (1000, *real.action_spec().shape)))
         return Workload(RealEnvironment(real), itertools.cycle(actions))
-    raise ValueError(f"name: got {name!r}, expected one of {', '.join(NAMES)}.")
+    raise ValueError(f"name: got {name!r}, expected one of benchmarks.plan.WORKLOADS.")
 
 
 def _timesteps(observations: list[Any], rng: np.random.Generator) -> list[dm_env.TimeStep]:
@@ -211,6 +210,3 @@ def _action_spec(size: int, dtype: Any = np.float64) -> specs.BoundedArray:
 
 
 _POOLS = {"catch": _catch, "control": _control, "atari": _atari, "robot": _robot}
-POOLED = tuple(_POOLS)
-REAL = ("humanoid", "catch-100hz")
-NAMES = POOLED + REAL

@@ -19,7 +19,7 @@ from typing import Any
 
 import dm_env
 import numpy as np
-from tqdm import auto as tqdm
+import tqdm
 
 import envlogger
 
@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help=f"also record a camera image, {_IMAGE_SIZE} x {_IMAGE_SIZE}, at each step",
     )
+    parser.add_argument(
+        "--time_limit", type=float, help="seconds of simulated time in an episode (the task's own)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of task and agent (%(default)s)")
     args = parser.parse_args(argv)
     if args.episodes < 1:
@@ -52,14 +55,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     directory = args.data_directory or f"data/{args.domain}_{args.task}{kind}/1.0.0"
 
     try:
-        env = make_env(args.domain, args.task, args.pixels, args.seed)
+        env = make_env(args.domain, args.task, args.pixels, args.time_limit, args.seed)
         record(env, args.episodes, directory, vars(args))
     except (envlogger.errors.EnvLoggerError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"Recorded {args.episodes} episodes to {directory}")
 
 
-def make_env(domain: str, task: str, pixels: bool, seed: int) -> dm_env.Environment:
+def make_env(
+    domain: str, task: str, pixels: bool, time_limit: float | None, seed: int
+) -> dm_env.Environment:
     """Returns a task of the suite, with camera observations if asked for.
 
     Raises:
@@ -81,7 +86,10 @@ def make_env(domain: str, task: str, pixels: bool, seed: int) -> dm_env.Environm
     if task not in suite.TASKS_BY_DOMAIN[domain]:
         tasks = ", ".join(sorted(suite.TASKS_BY_DOMAIN[domain]))
         raise ValueError(f"--task: got {task!r}, expected one of {tasks}")
-    env = suite.load(domain, task, task_kwargs={"random": seed})
+    task_kwargs: dict[str, Any] = {"random": seed}
+    if time_limit is not None:
+        task_kwargs["time_limit"] = time_limit
+    env = suite.load(domain, task, task_kwargs=task_kwargs)
     if pixels:
         size = {"height": _IMAGE_SIZE, "width": _IMAGE_SIZE, "camera_id": 0}
         env = pixels_wrapper.Wrapper(env, pixels_only=False, render_kwargs=size)
@@ -101,7 +109,7 @@ def record(
         # Simulated time, in seconds.
         step_fn=lambda timestep, action, env: {"time": env.physics.time()},
     ) as env:
-        for _ in tqdm.tqdm(range(num_episodes), unit="episode", disable=None):
+        for _ in tqdm.trange(num_episodes, unit="episode", disable=None):
             timestep = env.reset()
             while not timestep.last():
                 timestep = env.step(rng.uniform(spec.minimum, spec.maximum, spec.shape))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import auto as tqdm
+import tqdm
 
 import envlogger
 from envlogger.testing import catch_env
@@ -58,7 +58,7 @@ def record(num_episodes: int, trajectories_dir: str) -> None:
         },
         step_fn=lambda timestep, action, env: {"timestamp": time.time()},
     ) as env:
-        for _ in tqdm.tqdm(range(num_episodes), unit="episode", disable=None):
+        for _ in tqdm.trange(num_episodes, unit="episode", disable=None):
             timestep = env.reset()
             while not timestep.last():
                 timestep = env.step(rng.integers(num_actions))

@@ -24,9 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Shows what EnvLogger recorded.")
     parser.add_argument("directory", help="what was passed to EnvLogger as data_directory")
     parser.add_argument("--split", help="the split to read (all of them)")
-    parser.add_argument(
-        "--steps", type=int, default=3, help="how many steps to show (%(default)s)"
-    )
+    parser.add_argument("--steps", type=int, default=3, help="how many steps to show (%(default)s)")
     args = parser.parse_args(argv)
     if args.steps < 0:
         parser.error(f"--steps: got {args.steps}, expected at least 0")
@@ -82,8 +80,17 @@ def show_steps(reader: envlogger.Reader, num_steps: int) -> None:
             "custom_data": step.custom_data,
         }
         for path, value in flatten(values):
-            text = np.array2string(np.asarray(value), threshold=8, precision=4, prefix=" " * 31)
-            print(f"  {path:<28} {text}")
+            print(f"  {path:<28} {describe(value)}")
+
+
+def describe(value: Any) -> str:
+    """Returns a value in a few lines."""
+    array = np.asarray(value)
+    if array.ndim == 0:
+        return str(value)
+    if array.ndim > 2:
+        return f"{array.dtype} of shape {array.shape}, from {array.min()} to {array.max()}"
+    return np.array2string(array, threshold=60, precision=4, max_line_width=100, prefix=" " * 31)
 
 
 def flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

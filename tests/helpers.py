@@ -56,16 +56,18 @@ def spec_of(value: Any) -> Any:
 class ScriptedEnv(dm_env.Environment):
     """Plays episodes: the timesteps of one after the other; `reset()` goes on to the next.
 
+    Its specs are those of the first values that it gives.
+
     Args:
       episodes: The timesteps. Each begins with FIRST; one without LAST must be left by `reset()`.
-      specs_of: The timestep and the action whose specs the environment has; None for those of the
-        second timestep of the first episode.
       action: An action, for its spec.
     """
 
     def __init__(self, episodes: Sequence[Sequence[dm_env.TimeStep]], action: Any = 0) -> None:
         self._episodes = iter(episodes)
-        self._model = episodes[0][min(1, len(episodes[0]) - 1)] if episodes else mid()
+        self._observation = episodes[0][0].observation if episodes else 0.0
+        later = (step for episode in episodes for step in episode if not step.first())
+        self._model = next(later, mid())
         self._action = action
         self.num_closed = 0
         self.actions: list[Any] = []
@@ -82,8 +84,7 @@ class ScriptedEnv(dm_env.Environment):
         self.num_closed += 1
 
     def observation_spec(self) -> Any:
-        value = self._model.observation
-        return {} if value is None else spec_of(value)
+        return {} if self._observation is None else spec_of(self._observation)
 
     def action_spec(self) -> Any:
         return {} if self._action is None else spec_of(self._action)
@@ -113,12 +114,15 @@ def record(
     actions: Sequence[Sequence[Any]] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Records scripted episodes; the actions are 0, 1, 2, … unless they are given."""
+    """Records scripted episodes; the actions are 0, 1, 2, … unless they are given.
+
+    This process seals them unless `helper` is True: starting another takes longer than most tests.
+    """
     if actions is None:
         actions = [list(range(len(episode) - 1)) for episode in episodes]
     action = next((a for episode in actions for a in episode), 0)
     with envlogger.EnvLogger(
-        ScriptedEnv(episodes, action), data_directory=str(path), **kwargs
+        ScriptedEnv(episodes, action), data_directory=str(path), **{"helper": False, **kwargs}
     ) as env:
         play(env, actions)
 

@@ -61,11 +61,11 @@ def shapes(*, can_vary: bool = True) -> st.SearchStrategy[tuple[int | None, ...]
     return fixed | varying | images
 
 
-def leaves() -> st.SearchStrategy[Leaf]:
+def leaves(*, can_vary: bool = True) -> st.SearchStrategy[Leaf]:
     kinds = st.sampled_from([*NUMBERS, *TEXTS, str, bytes])
     return (
         st.sampled_from(_PYTHON).map(lambda kind: Leaf(kind, is_array=False))
-        | st.builds(Leaf, kinds, shapes())
+        | st.builds(Leaf, kinds, shapes(can_vary=can_vary))
         | st.sampled_from([*NUMBERS, np.str_, np.bytes_]).map(
             lambda kind: Leaf(kind, is_array=False)
         )

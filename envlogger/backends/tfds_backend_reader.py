@@ -12,6 +12,7 @@ import numpy.typing as npt
 from envlogger import errors, step_data
 from envlogger.backends import backend_reader
 from envlogger.tfds import dataset, dataset_files, episode, shards
+from envlogger.tfds import record as records
 
 
 class TFDSBackendReader(backend_reader.BackendReader):
@@ -95,7 +96,7 @@ class TFDSBackendReader(backend_reader.BackendReader):
             reader = self._shard(shard)
             record = reader.read(index - int(self._shard_starts[shard]))
             try:
-                decoded = episode.decode(record, self._contents.schema)
+                decoded = records.decode(record, self._contents.schema)
             except errors.CorruptDatasetError as error:
                 raise errors.CorruptDatasetError(f"{reader.path}: {error}") from error
             self._check_step_count(index, len(decoded))
@@ -126,5 +127,5 @@ class TFDSBackendReader(backend_reader.BackendReader):
         for index, length in enumerate(self._contents.info.shard_lengths[split]):
             path = os.path.join(self._directory, self._contents.info.shard_name(split, index))
             for record in shards.read_all(path, length):
-                found.append(episode.count_steps(record, self._contents.schema))
+                found.append(records.count_steps(record, self._contents.schema))
         return np.array(found, np.int64)

@@ -30,7 +30,8 @@ import numpy.typing as npt
 
 from envlogger import errors
 from envlogger.converters import json_codec
-from envlogger.tfds import dataset_files, episode, schema, session, shards
+from envlogger.tfds import dataset_files, schema, session, shards
+from envlogger.tfds import record as records
 from envlogger.tfds.dataset_files import FEATURES, INFO, METADATA, Info
 
 STATE = ".envlogger"
@@ -426,7 +427,7 @@ def adapt_shard(path: str, num_records: int, have: schema.Schema, want: schema.S
     writer = shards.ShardWriter(f"{path}.tmp")
     try:
         for record in shards.read_all(path, num_records):
-            writer.add(episode.adapt(record, have, want))
+            writer.add(records.adapt(record, have, want))
         writer.close()
     except BaseException:
         writer.abandon()

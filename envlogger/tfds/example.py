@@ -16,9 +16,10 @@ loops over elements in Python, except over byte strings of different lengths.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,20 +32,34 @@ INT64_LIST = 3
 
 _KIND_NAMES = {BYTES_LIST: "bytes_list", FLOAT_LIST: "float_list", INT64_LIST: "int64_list"}
 _LENGTH_DELIMITED = 2
+# Rows from here on are joined to the record one by one, and not copied into a table before.
+_LARGE_ROW = 2048
 _BYTES_TAG = 0x0A  # field 1, length-delimited: an element of a list, and most of the messages above
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+Buffer: TypeAlias = bytes | memoryview
+
+
 class RawFeature:
     """One feature as it lies in the record, not decoded.
 
-    Attributes:
+    Args:
       kind: `BYTES_LIST`, `FLOAT_LIST` or `INT64_LIST`; 0 for a feature without a value.
-      data: The bytes of the list message.
+      *parts: The bytes of the list message, end to end. They are not copied until the record is put
+        together: a copy of an episode of images costs more than its compression.
     """
 
-    kind: int
-    data: memoryview
+    __slots__ = ("kind", "parts", "size")
+
+    def __init__(self, kind: int, *parts: Buffer) -> None:
+        self.kind = kind
+        self.parts = parts
+        self.size = sum(map(len, parts))
+
+    @property
+    def data(self) -> memoryview:
+        """The bytes of the list message, in one piece."""
+        return memoryview(self.parts[0] if len(self.parts) == 1 else b"".join(self.parts))
 
 
 def encode_varint(value: int) -> bytes:
@@ -69,21 +84,32 @@ def decode_varint(data: memoryview, position: int) -> tuple[int, int]:
         shift += 7
 
 
-def _message(tag: int, *parts: bytes | memoryview) -> list[bytes | memoryview]:
-    """Returns the parts of a length-delimited field, its header first; nothing is copied."""
-    size = sum(len(part) for part in parts)
-    return [bytes((tag,)) + encode_varint(size), *parts]
+@functools.lru_cache(maxsize=1 << 14)
+def _header(tag: int, size: int) -> bytes:
+    """Returns what stands before a length-delimited field."""
+    return bytes((tag,)) + encode_varint(size)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _entry_header(name: str, kind: int, size: int) -> bytes:
+    """Returns what stands before the list of a feature: headers of the entry, name and value."""
+    encoded = name.encode()
+    value = _header(kind << 3 | _LENGTH_DELIMITED, size)
+    entry = _header(_BYTES_TAG, len(encoded)) + encoded + _header(0x12, len(value) + size) + value
+    return _header(_BYTES_TAG, len(entry) + size) + entry
 
 
 def serialize(features: Mapping[str, RawFeature]) -> bytes:
     """Returns the serialized Example that holds `features`, in their order."""
-    entries: list[bytes | memoryview] = []
+    parts: list[Buffer] = [b""]
+    size = 0
     for name, feature in features.items():
-        value = _message(feature.kind << 3 | _LENGTH_DELIMITED, feature.data)
-        entries += _message(
-            _BYTES_TAG, *_message(_BYTES_TAG, name.encode()), *_message(0x12, *value)
-        )
-    return b"".join(_message(_BYTES_TAG, *entries))
+        header = _entry_header(name, feature.kind, feature.size)
+        parts.append(header)
+        parts += feature.parts
+        size += len(header) + feature.size
+    parts[0] = _header(_BYTES_TAG, size)
+    return b"".join(parts)
 
 
 def parse(record: bytes) -> dict[str, RawFeature]:
@@ -134,10 +160,13 @@ def _fields(data: memoryview, number: int) -> Iterable[memoryview]:
     return (value for field, value in _messages(data) if field == number)
 
 
-def float_feature(values: npt.NDArray[Any]) -> RawFeature:
-    """Returns a FloatList of all the values, in C order; they are cast to float32."""
-    packed = np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8).data
-    return RawFeature(FLOAT_LIST, memoryview(b"".join(_message(_BYTES_TAG, packed))))
+def _packed(kind: int, chunks: Sequence[Buffer]) -> RawFeature:
+    return RawFeature(kind, _header(_BYTES_TAG, sum(map(len, chunks))), *chunks)
+
+
+def float_feature(*chunks: npt.NDArray[Any]) -> RawFeature:
+    """Returns a FloatList of all the values of arrays, in C order; they are cast to float32."""
+    return _packed(FLOAT_LIST, [_bytes_of(np.ascontiguousarray(c, "<f4")) for c in chunks])
 
 
 def decode_floats(feature: RawFeature) -> npt.NDArray[np.float32]:
@@ -150,10 +179,11 @@ def decode_floats(feature: RawFeature) -> npt.NDArray[np.float32]:
     return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, "<f4"), *chunks])
 
 
-def int64_feature(values: npt.NDArray[Any]) -> RawFeature:
-    """Returns an Int64List of all the values, in C order (bools as 0 and 1, uint64 bit-cast)."""
-    packed = encode_varints(np.ascontiguousarray(values).reshape(-1))
-    return RawFeature(INT64_LIST, memoryview(b"".join(_message(_BYTES_TAG, packed))))
+def int64_feature(*chunks: npt.NDArray[Any]) -> RawFeature:
+    """Returns an Int64List of all the values of arrays, in C order (bools as 0 and 1, uint64 bit-cast)."""
+    return _packed(
+        INT64_LIST, [encode_varints(np.ascontiguousarray(c).reshape(-1)) for c in chunks]
+    )
 
 
 def decode_int64s(feature: RawFeature) -> npt.NDArray[np.int64]:
@@ -166,25 +196,36 @@ def decode_int64s(feature: RawFeature) -> npt.NDArray[np.int64]:
     return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.int64), *chunks])
 
 
-def bytes_feature(values: Sequence[bytes | memoryview]) -> RawFeature:
+def bytes_feature(values: Iterable[Buffer]) -> RawFeature:
     """Returns a BytesList of byte strings of any lengths."""
-    parts: list[bytes | memoryview] = []
+    parts: list[Buffer] = []
     for value in values:
-        parts += _message(_BYTES_TAG, value)
-    return RawFeature(BYTES_LIST, memoryview(b"".join(parts)))
+        parts += (_header(_BYTES_TAG, len(value)), value)
+    return RawFeature(BYTES_LIST, *parts)
 
 
-def rows_feature(rows: npt.NDArray[Any]) -> RawFeature:
-    """Returns a BytesList with the raw bytes of each of `rows[0]`, `rows[1]`, …; shape (n, …)."""
-    count = len(rows)
-    contiguous = np.ascontiguousarray(rows)
-    size = contiguous[0].nbytes if count else 0
-    prefix = bytes((_BYTES_TAG,)) + encode_varint(size)
-    out = np.empty((count, len(prefix) + size), np.uint8)
-    out[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
-    if size:
-        out[:, len(prefix) :] = contiguous.reshape(count, -1).view(np.uint8)
-    return RawFeature(BYTES_LIST, out.reshape(-1).data)
+def rows_feature(*chunks: npt.NDArray[Any]) -> RawFeature:
+    """Returns a BytesList with the raw bytes of each row of arrays, (n, *shape) of one row shape."""
+    size = chunks[0].dtype.itemsize * math.prod(chunks[0].shape[1:])
+    if size >= _LARGE_ROW:
+        rows = (_bytes_of(np.ascontiguousarray(row)) for chunk in chunks for row in chunk)
+        return bytes_feature(rows)
+    prefix = _header(_BYTES_TAG, size)
+    table = np.empty((sum(map(len, chunks)), len(prefix) + size), np.uint8)
+    table[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
+    start = 0
+    for chunk in chunks:
+        stop = start + len(chunk)
+        if size and stop > start:
+            raw = np.ascontiguousarray(chunk).reshape(len(chunk), -1).view(np.uint8)
+            table[start:stop, len(prefix) :] = raw
+        start = stop
+    return RawFeature(BYTES_LIST, table.reshape(-1).data)
+
+
+def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
+    """Returns the bytes of a contiguous array, without a copy."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def decode_bytes(feature: RawFeature) -> list[memoryview]:

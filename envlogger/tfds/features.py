@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -151,30 +152,30 @@ def is_image_shape(shape: Shape) -> bool:
 # --- columns <-> Example ---------------------------------------------------------------------------
 
 
-def encode_column(
-    feature: Feature, column: Column, *, nested: bool
-) -> dict[str, example.RawFeature]:
+def encode_column(feature: Feature, *chunks: Column, nested: bool) -> dict[str, example.RawFeature]:
     """Returns the features of the Example that hold a column, by the suffix of their names.
 
     Args:
       feature: What the column holds.
-      column: T rows.
+      *chunks: T rows, in one column or more.
       nested: True below `steps`; False for a feature of the episode, whose column has one row.
     """
     encoding = feature.encoding
     if encoding is Encoding.SEQUENCE:
-        return _encode_sequence(feature, column, nested)
+        return _encode_sequence(feature, [row for chunk in chunks for row in chunk], nested)
     if encoding is Encoding.PLAIN:
-        values = np.asarray(column)
+        arrays = [np.asarray(chunk) for chunk in chunks]
         is_float = feature.dtype.kind not in "biu"
-        return {"": example.float_feature(values) if is_float else example.int64_feature(values)}
+        return {"": example.float_feature(*arrays) if is_float else example.int64_feature(*arrays)}
     if encoding is Encoding.STRING:
-        return {"": example.bytes_feature(np.asarray(column, object).reshape(-1).tolist())}
+        strings = [np.asarray(chunk, object).reshape(-1).tolist() for chunk in chunks]
+        return {"": example.bytes_feature(itertools.chain(*strings))}
     if encoding in (Encoding.PNG, Encoding.JPEG):
-        return {"": example.bytes_feature([images.encode(row, encoding.value) for row in column])}
-    if encoding is Encoding.BYTES and isinstance(column, np.ndarray):
-        return {"": example.rows_feature(_little_endian(column))}
-    rows = [_little_endian(np.asarray(row)).tobytes() for row in column]
+        pictures = [row for chunk in chunks for row in chunk]
+        return {"": example.bytes_feature(images.encode_all(pictures, encoding.value))}
+    if encoding is Encoding.BYTES and not feature.is_ragged:
+        return {"": example.rows_feature(*(_little_endian(np.asarray(c)) for c in chunks))}
+    rows = [_little_endian(np.asarray(row)).tobytes() for chunk in chunks for row in chunk]
     if encoding is Encoding.ZLIB:
         rows = [zlib.compress(row) for row in rows]
     return {"": example.bytes_feature(rows)}

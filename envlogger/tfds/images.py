@@ -7,6 +7,10 @@ formats it makes the smallest fast PNG, it is imported in 20 ms, and it lets go 
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Sequence
+from concurrent import futures
 from typing import Any
 
 import cv2
@@ -29,6 +33,18 @@ def encode(image: npt.NDArray[np.uint8], encoding: str) -> memoryview:
     if not done:
         raise RuntimeError(f"OpenCV could not encode an image of shape {image.shape}.")
     return np.ascontiguousarray(data, np.uint8).reshape(-1).data
+
+
+def encode_all(pictures: Sequence[npt.NDArray[np.uint8]], encoding: str) -> list[memoryview]:
+    """Returns images as PNG or JPEG files; on as many cores as there are."""
+    if len(pictures) < 2:
+        return [encode(image, encoding) for image in pictures]
+    return list(_threads().map(lambda image: encode(image, encoding), pictures))
+
+
+@functools.cache
+def _threads() -> futures.ThreadPoolExecutor:
+    return futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
 
 def decode(data: memoryview, channels: int) -> npt.NDArray[np.uint8]:

@@ -8,18 +8,23 @@ import glob
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from envlogger.converters import json_codec
 from envlogger.tfds import episode, features, step_log, structure
-from envlogger.tfds.episode import End, Episode
+from envlogger.tfds.episode import End, Episode, Pattern
 from envlogger.tfds.features import Column, Feature
 from envlogger.tfds.session import Journal
 from envlogger.tfds.step_log import Segment
-from envlogger.tfds.structure import Leaves, Path, Structure
+from envlogger.tfds.structure import Leaves, Structure
+
+_MAX_PATTERNS = 1024
+
+# A segment, and the places of the first row in it and of the one behind the last.
+_Piece: TypeAlias = tuple[Segment, int, int]
 
 
 class LogReader:
@@ -37,6 +42,7 @@ class LogReader:
         self._segments: list[Segment] = []  # in the order of their rows
         self._idle: dict[str, Segment] = {}  # mapped, and to be used again by the writer
         self._starts: list[int] = []  # rows that begin an episode, from `_begin` on
+        self._patterns: dict[tuple[tuple[int, int], ...], Pattern] = {}
         self._begin = first_row  # the first row that was not handed out
         self._scanned = first_row
 
@@ -137,51 +143,62 @@ class LogReader:
             if segment.first_row < stop and segment.first_row + segment.count > start
         ]
         step_types = _join([s.records["step_type"][a:b] for s, a, b in pieces])
-        raw_ids = _join([s.records["structure"][a:b] for s, a, b in pieces])
-        used, ids = np.unique(raw_ids, return_inverse=True)
-        structures = [self._journal.structures[i] for i in used.tolist()]
         if step_types[-1] == episode.LAST_STEP:
             end = End.LAST
         assert self._journal.options is not None, "rows come after the journal's first line"
-        result = Episode(
+        pattern = self._pattern(_join([s.records["structure"][a:b] for s, a, b in pieces]))
+        shape, metadata = _metadata(pieces, start, stop)
+        return Episode(
             episode_id=f"{self._journal.options.session_id}-{start:09d}",
             end=end,
             step_types=step_types,
-            structures=structures,
-            structure_ids=ids.astype(np.int64),
-            columns={},
+            pattern=pattern,
+            columns={
+                feature.path: _column(feature, pieces, pattern)
+                for feature in pieces[-1][0].layout.features
+            },
+            metadata_structure=shape,
+            metadata=metadata,
         )
-        result.columns = self._columns(result, pieces)
-        result.metadata_structure, result.metadata = self._metadata(pieces, start, stop)
-        return result
 
-    def _columns(self, of: Episode, pieces: list[tuple[Segment, int, int]]) -> dict[Path, Column]:
-        columns: dict[Path, Column] = {}
-        newest = pieces[-1][0].layout.features
-        for feature in newest:
-            present = of.present(feature.path)
-            parts: list[Column] = []
-            row = 0
-            for segment, a, b in pieces:
-                known = segment.feature(feature.path)
-                has = present[row : row + b - a]
-                row += b - a
-                if known is None:
-                    parts.append(feature.zeros(b - a))
-                else:
-                    parts.append(segment.column(known, a, b, has))
-            columns[feature.path] = _join_columns(feature, parts)
-        return columns
+    def _pattern(self, ids: npt.NDArray[Any]) -> Pattern:
+        """Returns the pattern of rows with such structures; those of a run are few, and kept."""
+        starts = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist()]
+        stops = [*starts[1:], len(ids)]
+        runs = tuple((int(ids[a]), b - a) for a, b in zip(starts, stops, strict=True))
+        if runs not in self._patterns:
+            if len(self._patterns) >= _MAX_PATTERNS:
+                self._patterns.clear()
+            self._patterns[runs] = Pattern(self._journal.structures, runs)
+        return self._patterns[runs]
 
-    def _metadata(
-        self, pieces: list[tuple[Segment, int, int]], start: int, stop: int
-    ) -> tuple[Structure, Leaves]:
-        last: bytes | None = None
-        for segment, _, _ in pieces:
-            for row, text in segment.read_notes():
-                if start <= row < stop:
-                    last = text
-        return (None, {}) if last is None else decode_note(last)
+
+def _column(feature: Feature, pieces: list[_Piece], pattern: Pattern) -> Column:
+    """Returns the rows of a leaf."""
+    is_whole = not pattern.lacks(feature.path) and not step_log.is_varying(feature)
+    if is_whole and len(pieces) == 1:
+        segment, a, b = pieces[0]
+        return segment.columns[feature.path][a:b]
+    present = pattern.present(feature.path)
+    parts: list[Column] = []
+    row = 0
+    for segment, a, b in pieces:
+        known = segment.feature(feature.path)
+        has = present[row : row + b - a]
+        row += b - a
+        parts.append(feature.zeros(b - a) if known is None else segment.column(known, a, b, has))
+    if feature.is_ragged:
+        # A dimension may have turned out to vary after the first rows.
+        return [np.asarray(item, feature.dtype) for part in parts for item in part]
+    return _join([np.asarray(part) for part in parts])
+
+
+def _metadata(pieces: list[_Piece], start: int, stop: int) -> tuple[Structure, Leaves]:
+    for segment, _, _ in reversed(pieces):
+        text = segment.last_note(start, stop)
+        if text is not None:
+            return decode_note(text)
+    return None, {}
 
 
 def encode_note(shape: Structure, leaves: Leaves) -> bytes:
@@ -207,10 +224,3 @@ def decode_note(text: bytes) -> tuple[Structure, Leaves]:
 
 def _join(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _join_columns(feature: Feature, parts: list[Column]) -> Column:
-    if feature.is_ragged:
-        # A dimension may have turned out to vary after the first rows.
-        return [np.asarray(row, feature.dtype) for part in parts for row in part]
-    return _join([np.asarray(part) for part in parts])

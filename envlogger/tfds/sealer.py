@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 
-from envlogger.tfds import dataset, episode, log_reader, schema, session, shards
-from envlogger.tfds.episode import End
+from envlogger.tfds import dataset, log_reader, record, schema, session, shards
+from envlogger.tfds.episode import End, Episode
+from envlogger.tfds.structure import Path
 
 # A shard of such a size is published even if it has few episodes, so that the step log's space is
 # given back. TFDS recommends shards of 100 MiB and more.
@@ -39,9 +40,12 @@ class Sealer:
         self._published_rows = first_row
         contents = target.contents()
         self._dataset_schema = None if contents is None else contents.schema
-        self._masks: tuple[set[tuple[str, ...]], set[tuple[str, ...]]] = (set(), set())
+        self._masks: tuple[set[Path], set[Path]] = (set(), set())  # in steps, in episodes
+        self._version = (0, 0)  # of the journal, for which the encoder was made
+        self._encoder: record.Encoder | None = None
+        self._wanted = schema.Schema()  # of the encoder
         self._writer: shards.ShardWriter | None = None
-        self._shard_schema = schema.Schema()
+        self._shard_schema = self._wanted
         self._step_counts: list[int] = []
         self._num_shards = 0
         self.num_episodes = 0
@@ -100,6 +104,7 @@ class Sealer:
             ),
             self._shard_schema,
         )
+        self._encoder = None  # another writer may have added features
         self._writer, self._step_counts = None, []
         self._published_rows = self._log.first_row
         self._log.give_back(self._published_rows)
@@ -117,14 +122,14 @@ class Sealer:
             self._writer = None
         self._log.close()
 
-    def _add(self, finished: episode.Episode) -> None:
-        wanted = self._schema_for(finished)
-        if self._writer is not None and not dataset.covers(self._shard_schema, wanted):
-            self._widen_open_shard(wanted)
+    def _add(self, finished: Episode) -> None:
+        encoder = self._encoder_for(finished)
+        if self._writer is not None and not dataset.covers(self._shard_schema, self._wanted):
+            self._widen_open_shard()
         if self._writer is None:
-            self._shard_schema = wanted
+            self._shard_schema = self._wanted
             self._writer = shards.ShardWriter(self._next_path())
-        self._writer.add(episode.encode(finished, self._shard_schema))
+        self._writer.add(encoder.encode(finished))
         self._step_counts.append(len(finished))
         self.num_episodes += 1
         options = self._journal.options
@@ -133,32 +138,41 @@ class Sealer:
         if len(self._step_counts) >= options.max_episodes_per_file or size > SHARD_BYTES:
             self.publish()
 
-    def _schema_for(self, finished: episode.Episode) -> schema.Schema:
-        """Returns the schema of the dataset once it has this episode."""
+    def _encoder_for(self, finished: Episode) -> record.Encoder:
+        """Returns the encoder for the schema that the dataset has once it has this episode."""
+        version = (len(self._journal.layouts), len(self._journal.episode_features))
+        if self._encoder is None or version != self._version:
+            self._version = version
+            self._make_encoder()
+        assert self._encoder is not None
+        for to_episode, needed in enumerate(self._encoder.masks(finished)):
+            if not self._masks[to_episode].issuperset(needed):
+                self._masks[to_episode].update(needed)
+                self._make_encoder()
+        return self._encoder
+
+    def _make_encoder(self) -> None:
         wanted = self._journal.schema()
-        for in_episode, paths in enumerate(self._masks):
-            for path in paths:
-                wanted.add_mask(path, to_episode=bool(in_episode))
         if self._dataset_schema is not None:
             wanted = schema.merge(wanted, self._dataset_schema)
-        for in_episode, needed in enumerate(episode.masks(finished, wanted)):
-            self._masks[in_episode].update(needed)
-            known = wanted.episode if in_episode else wanted.steps
-            for path in needed:
+        for to_episode, paths in enumerate(self._masks):
+            known = wanted.episode if to_episode else wanted.steps
+            for path in sorted(paths):
                 if (schema.PRESENT, *path) not in known:
-                    wanted.add_mask(path, to_episode=bool(in_episode))
-        return wanted
+                    wanted.add_mask(path, to_episode=bool(to_episode))
+        self._wanted = wanted
+        self._encoder = record.Encoder(wanted)
 
-    def _widen_open_shard(self, wanted: schema.Schema) -> None:
+    def _widen_open_shard(self) -> None:
         """Gives the episodes of the open shard the features that turned up after them."""
         assert self._writer is not None
         narrow = self._writer
         narrow.close()
         self._writer = shards.ShardWriter(self._next_path())
-        for record in shards.read_all(narrow.path, narrow.num_records):
-            self._writer.add(episode.adapt(record, self._shard_schema, wanted))
+        for episode in shards.read_all(narrow.path, narrow.num_records):
+            self._writer.add(record.adapt(episode, self._shard_schema, self._wanted))
         os.unlink(narrow.path)
-        self._shard_schema = wanted
+        self._shard_schema = self._wanted
 
     def _next_path(self) -> str:
         self._num_shards += 1

@@ -251,10 +251,14 @@ class Segment:
         self.header[_NUM_NOTES] = index + 1
         return True
 
-    def read_notes(self) -> list[tuple[int, bytes]]:
-        """Returns (row, text) of each note, in order."""
-        notes = self.notes[: self.header[_NUM_NOTES]].tolist()
-        return [(row, self.heap(offset, size)) for row, offset, size in notes]
+    def last_note(self, start: int, stop: int) -> bytes | None:
+        """Returns the last note for the rows from `start` to before `stop`, or None."""
+        rows = self.notes[: self.header[_NUM_NOTES], 0]  # they ascend
+        index = int(np.searchsorted(rows, stop)) - 1
+        if index < 0 or rows[index] < start:
+            return None
+        _, offset, size = self.notes[index].tolist()
+        return self.heap(offset, size)
 
     def column(
         self, feature: Feature, start: int, stop: int, present: npt.NDArray[np.bool_]

@@ -27,8 +27,6 @@ from envlogger.tfds import _on_import, array_record
 SHARD_LENGTHS = [7, 40, 1, 33, 19]
 ADAPTER = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
 
-# A batch for each record.
-TINY_BATCHES = tfds.ReadConfig(override_buffer_size=1)
 IN_ORDER = tfds.ReadConfig(interleave_cycle_length=1)
 
 # TFDS itself passes TensorFlow what it warns of.
@@ -193,8 +191,10 @@ SPLITS = [
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)
-@pytest.mark.parametrize("config", [IN_ORDER, TINY_BATCHES], ids=["in-order", "tiny-batches"])
-def test_slices(builder, oracle, split, config):
+def test_slices(builder, oracle, split):
+    # Some batches have one record, others several.
+    config = tfds.ReadConfig(override_buffer_size=60)
+
     dataset = builder.as_dataset(split=split, read_config=config)
 
     indices = _indices(dataset)
@@ -271,8 +271,9 @@ def test_inside_tf_function(builder):
     assert total() == total() == sum(range(3, 50))
 
 
-@pytest.mark.parametrize("position", [0, 1, 8, 50, 99])
-@pytest.mark.parametrize("batch_bytes", [1, 300, None])
+@pytest.mark.parametrize(
+    ("position", "batch_bytes"), [(0, 1), (50, 1), (1, 300), (50, 300), (99, 300), (8, None)]
+)
 def test_checkpointed_iterator_continues_where_it_was(builder, tmp_path, position, batch_bytes):
     def iterator():
         config = tfds.ReadConfig(override_buffer_size=batch_bytes, interleave_block_length=3)
@@ -373,17 +374,14 @@ def test_filename(shard, filename):
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (3, 10), (99, 5), (100, 1), (200, 1), (-1, 3), (5, -1)])
-@pytest.mark.parametrize("batch_bytes", [1, 1000])
-def test_skip_and_take_are_those_of_tf_data(shard, counts, batch_bytes):
+def test_skip_and_take_are_those_of_tf_data(shard, counts):
     skip, take = counts
-    dataset = ADAPTER.make_tf_data(shard, batch_bytes)
+    dataset = ADAPTER.make_tf_data(shard, 20)
     expected = tf.data.Dataset.from_tensor_slices(_records(shard))
 
     for mine, plain in [
-        (dataset.skip(skip).take(take), expected.skip(skip).take(take)),
-        (dataset.take(skip).skip(take), expected.take(skip).skip(take)),
-        (dataset.skip(tf.constant(skip)).take(tf.constant(take)), expected.skip(skip).take(take)),
-        (dataset.skip(3).take(2**63 - 1).skip(take), expected.skip(3).skip(take)),
+        (dataset.skip(skip).take(tf.constant(take)), expected.skip(skip).take(take)),
+        (dataset.take(skip).skip(tf.constant(take)), expected.take(skip).skip(take)),
     ]:
         assert list(mine.as_numpy_iterator()) == list(plain.as_numpy_iterator())
 
@@ -502,18 +500,19 @@ def test_replaced_file_is_read_anew(tmp_path):
 
 def test_many_threads(builder):
     expected = _indices(builder.as_dataset(split="train"))
+    config = tfds.ReadConfig(override_buffer_size=1)
     results = []
 
     def read():
-        results.append(_indices(builder.as_dataset(split="train", read_config=TINY_BATCHES)))
+        results.append(_indices(builder.as_dataset(split="train", read_config=config)))
 
-    threads = [threading.Thread(target=read) for _ in range(6)]
+    threads = [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert results == [expected] * 6
+    assert results == [expected] * 4
 
 
 # Errors
@@ -613,7 +612,7 @@ assert "tensorflow" not in sys.modules
 def test_import_loads_neither_tensorflow_nor_tfds():
     code = """
 import sys, envlogger.tfds, envlogger.tfds.array_record
-print([m for m in ("tensorflow", "tensorflow_datasets", "array_record") if m in sys.modules])
+print([name for name in ("tensorflow", "tensorflow_datasets") if name in sys.modules])
 """
     assert _run(code) == "[]"
 

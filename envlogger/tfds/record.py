@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An episode as a `tf.train.Example`, in the alignment of RLDS.
+
+    logged row      0 (FIRST)      1             2             3 (LAST)
+    observation     o0             o1            o2            o3
+    action, reward  -              a1, r1        a2, r2        a3, r3
+
+    RLDS step       0              1             2             3
+    observation     o0             o1            o2            o3
+    action, reward  a1, r1         a2, r2        a3, r3        padding
+    is_first        True           False         False         False
+    is_last         False          False         False         True
+
+What `step_fn` made of a row stays with its observation. The last step is always `is_last`, however
+the episode ended; it is `is_terminal` only where the environment ended it with discount 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from envlogger import errors
+from envlogger.converters import json_codec
+from envlogger.tfds import example, features, schema, structure
+from envlogger.tfds.episode import (
+    FIRST_STEP,
+    LAST_STEP,
+    MID_STEP,
+    SLOTS,
+    End,
+    Episode,
+    Pattern,
+    dtype_of,
+)
+from envlogger.tfds.features import Column, Feature
+from envlogger.tfds.structure import Path, Structure
+
+_FLAGS = (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
+
+
+class Encoder:
+    """Encodes episodes of one schema.
+
+    Args:
+      of: The schema; it must not change meanwhile.
+    """
+
+    def __init__(self, of: schema.Schema) -> None:
+        self._paths = of.steps.keys()
+        self._steps = [
+            (feature, "/".join((schema.STEPS, *path)), feature.zeros(1))
+            for path, feature in of.steps.items()
+        ]
+        self._episode = [(feature, "/".join(path)) for path, feature in of.episode.items()]
+        self._metadata = [f.path for f in of.metadata_features() if not schema.is_ours(f)]
+
+    def masks(self, episode: Episode) -> tuple[list[Path], list[Path]]:
+        """Returns the paths of steps and of episodes that need a mask: there is padding."""
+        lacks = episode.pattern.lacks
+        steps = [
+            path
+            for path in self._paths
+            if path[0] not in _FLAGS and path[0] != schema.PRESENT and lacks(path)
+        ]
+        return steps, [path for path in self._metadata if path not in episode.metadata]
+
+    def encode(self, episode: Episode) -> bytes:
+        """Returns the record of an episode.
+
+        Raises:
+          ValueMismatchError: The schema lacks a feature that the episode has.
+        """
+        if unknown := episode.columns.keys() - self._paths:
+            names = ", ".join(sorted(map(errors.format_path, unknown)))
+            raise errors.ValueMismatchError(
+                f"{names}: got values that the dataset has no feature for. "
+                "Record into another data_directory."
+            )
+        raw: dict[str, example.RawFeature] = {}
+        for feature, name, padding in self._steps:
+            if feature.path[0] in _FLAGS:
+                raw[name] = _flag(feature.path[0], episode)
+                continue
+            chunks = _rlds_column(episode, feature, padding)
+            for suffix, value in features.encode_column(feature, *chunks, nested=True).items():
+                raw[name + suffix] = value
+        for feature, name in self._episode:
+            if feature.path in ((schema.EPISODE_ID,), (schema.RESTORE,)) and schema.is_ours(
+                feature
+            ):
+                is_id = feature.path == (schema.EPISODE_ID,)
+                text = episode.episode_id if is_id else _restore(episode)
+                raw[name] = example.bytes_feature([text.encode()])
+                continue
+            row = _episode_column(episode, feature)
+            for suffix, value in features.encode_column(feature, row, nested=False).items():
+                raw[name + suffix] = value
+        return example.serialize(raw)
+
+
+def encode(episode: Episode, of: schema.Schema) -> bytes:
+    """Returns the record of an episode; for many of one schema an `Encoder` is faster."""
+    return Encoder(of).encode(episode)
+
+
+def decode(record: bytes, of: schema.Schema) -> Episode:
+    """Returns the episode in a record; the twin of `encode`.
+
+    Records of other writers, which say nothing of types and nesting, give dicts of numpy values.
+
+    Raises:
+      CorruptDatasetError: The record does not hold what the schema says.
+    """
+    raw = example.parse(record)
+    try:
+        return _decode(raw, of)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise errors.CorruptDatasetError(
+            f"A record of {len(record)} bytes does not hold an episode: {error!r}."
+        ) from error
+
+
+def _decode(raw: Mapping[str, example.RawFeature], of: schema.Schema) -> Episode:
+    restore = _read_restore(raw)
+    steps = {
+        feature.path: features.decode_column(
+            feature, raw, "/".join((schema.STEPS, *feature.path)), nested=True
+        )
+        for feature in of.steps.values()
+        if feature.path[0] != schema.PRESENT
+    }
+    metadata = {
+        feature.path: features.decode_column(feature, raw, "/".join(feature.path), nested=False)[0]
+        for feature in of.metadata_features()
+    }
+    counts = {len(column) for column in steps.values()}
+    if len(counts) > 1:
+        raise ValueError(f"its features have different numbers of steps, {sorted(counts)}")
+    count = max(counts, default=0)
+    end = End(restore.get("end", _foreign_end(steps)))
+    columns = {
+        path: _logged_column(column, of.steps[path], restore.get("first", {}))
+        for path, column in steps.items()
+        if path[0] not in (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
+    }
+    if "structures" in restore:
+        structures = [tuple(map(structure.from_json, row)) for row in restore["structures"]]
+        runs = np.array(restore["runs"], np.int64).reshape(-1, 2)
+        if not (runs[:, 1].sum() == count and (runs[:, 0] < len(structures)).all()):
+            raise ValueError(f"it has {count} steps, but structures for {runs[:, 1].sum()}")
+        metadata_structure = structure.from_json(restore["metadata"])
+    else:
+        structures = _foreign_structures(columns)
+        runs = np.array([(0, 1), (1, count - 1)] if count else [], np.int64).reshape(-1, 2)
+        metadata_structure = _nest({path: _foreign_code(value) for path, value in metadata.items()})
+    return Episode(
+        episode_id=_text(raw.get(schema.EPISODE_ID)),
+        end=end,
+        step_types=_step_types(steps.get((schema.IS_FIRST,)), count, end),
+        pattern=Pattern(structures, [(int(a), int(b)) for a, b in runs]),
+        columns=columns,
+        metadata_structure=metadata_structure,
+        metadata=metadata,
+    )
+
+
+def adapt(record: bytes, have: schema.Schema, want: schema.Schema) -> bytes:
+    """Returns a record with padding for the features that `want` has and `have` has not.
+
+    Serialized protobuf messages join: a record and the Example of one more feature, end to end, are
+    the record with that feature.
+    """
+    count = count_steps(record, have)
+    raw: dict[str, example.RawFeature] = {}
+    for feature in want.steps.values():
+        if feature.path not in have.steps:
+            chunks: tuple[Column, ...] = (feature.zeros(count),)
+            if feature.path[0] == schema.PRESENT:
+                present = np.full(count, feature.path[1:] in have.steps)
+                chunks = _shift(feature.path[1:], present, np.zeros(1, np.bool_))
+            name = "/".join((schema.STEPS, *feature.path))
+            for suffix, value in features.encode_column(feature, *chunks, nested=True).items():
+                raw[name + suffix] = value
+    for feature in want.episode.values():
+        if feature.path not in have.episode:
+            row = feature.zeros(1)
+            if feature.path[0] == schema.PRESENT:
+                row = np.array([feature.path[1:] in have.episode])
+            for suffix, value in features.encode_column(feature, row, nested=False).items():
+                raw["/".join(feature.path) + suffix] = value
+    return record + example.serialize(raw) if raw else record
+
+
+def count_steps(record: bytes, of: schema.Schema) -> int:
+    """Returns the number of steps in a record, decoding one column only."""
+    raw = example.parse(record)
+    flag = of.steps.get((schema.IS_FIRST,)) or next(iter(of.steps.values()))
+    name = "/".join((schema.STEPS, *flag.path))
+    return len(features.decode_column(flag, raw, name, nested=True))
+
+
+def _flag(name: str, episode: Episode) -> example.RawFeature:
+    count = len(episode)
+    if name == schema.IS_FIRST:
+        return _flags(count, 0, bool(episode.step_types[0] == FIRST_STEP))
+    return _flags(count, count - 1, name == schema.IS_LAST or _is_terminal(episode))
+
+
+@functools.lru_cache(maxsize=4096)
+def _flags(count: int, place: int, value: bool) -> example.RawFeature:
+    """Returns flags that are all False, but for one."""
+    flags = np.zeros(count, np.bool_)
+    flags[place] = value
+    return example.int64_feature(flags)
+
+
+def _rlds_column(episode: Episode, feature: Feature, padding: Column) -> tuple[Column, ...]:
+    """Returns the steps' values of a feature, in one or more chunks."""
+    path = feature.path
+    if path[0] == schema.PRESENT:
+        return _shift(path[1:], episode.pattern.present(path[1:]), np.zeros(1, np.bool_))
+    column = episode.columns.get(path)
+    if column is None:
+        return (feature.zeros(len(episode)),)
+    return _shift(path, column, padding)
+
+
+def _shift(path: Path, column: Column, padding: Column) -> tuple[Column, ...]:
+    """Moves what came of an action to the step in which it was taken; pads the last step."""
+    return (column[1:], padding) if path[0] in schema.SHIFTED else (column,)
+
+
+def _logged_column(column: Column, feature: Feature, first: Mapping[str, Any]) -> Column:
+    """Undoes `_shift`."""
+    if feature.path[0] not in schema.SHIFTED:
+        return column
+    name = "/".join(feature.path)
+    head = feature.zeros(1)
+    if name in first:
+        shape = [-1 if dim is None else dim for dim in feature.shape]
+        # [()] takes the string out of an array of one, which numpy would put into `head` as it is.
+        head[0] = np.array(json_codec.decode(first[name]), feature.dtype).reshape(shape)[()]
+    if isinstance(column, list):
+        return [*head, *column[:-1]]
+    return np.concatenate([np.asarray(head), column[:-1]])
+
+
+def _episode_column(episode: Episode, feature: Feature) -> Column:
+    path = feature.path
+    if path in episode.metadata:
+        value: Any = episode.metadata[path][()]
+    elif path == (schema.INVALID,) and schema.is_ours(feature):
+        value = episode.end is End.KILLED
+    elif path[0] == schema.PRESENT:
+        value = path[1:] in episode.metadata
+    else:
+        return feature.zeros(1)
+    if feature.is_ragged:
+        return [np.asarray(value)]
+    column = np.asarray(feature.zeros(1))
+    column[0] = value
+    return column
+
+
+def _is_terminal(episode: Episode) -> bool:
+    """Whether the environment ended the episode, and said that nothing comes after: discount 0."""
+    if episode.end is not End.LAST:
+        return False
+    discounts = [episode.columns[path][-1] for path in episode.pattern.last_discounts]
+    return bool(discounts) and not any(np.any(value != 0) for value in discounts)
+
+
+# --- what restores the logged values ---------------------------------------------------------------
+
+
+def _restore(episode: Episode) -> str:
+    """Returns the JSON of the feature `envlogger`; `docs/format.md` describes it."""
+    metadata = json.dumps(structure.to_json(episode.metadata_structure), separators=(",", ":"))
+    end = episode.end.value
+    restore = f'"end":"{end}",{episode.pattern.json},"metadata":{metadata}'
+    # The action, reward and discount of the first row have no place in RLDS. As a rule they are
+    # None; an environment that gives some, or a scheduler that skips steps, finds them again.
+    if paths := episode.pattern.first_paths:
+        first = {
+            "/".join(path): json_codec.encode(_bytes_to_list(episode.columns[path][0]))
+            for path in paths
+        }
+        restore += f',"first":{json.dumps(first)}'
+    return f"{{{restore}}}"
+
+
+def _read_restore(raw: Mapping[str, example.RawFeature]) -> dict[str, Any]:
+    text = _text(raw.get(schema.RESTORE))
+    restore: dict[str, Any] = json.loads(text) if text else {}
+    return restore
+
+
+def _text(raw: example.RawFeature | None) -> str:
+    if raw is None or raw.kind != example.BYTES_LIST:
+        return ""
+    items = example.decode_bytes(raw)
+    return str(items[0], "utf-8", "replace") if items else ""
+
+
+def _bytes_to_list(row: Any) -> Any:
+    """Returns a row as a value for JSON: object arrays of bytes as nested lists."""
+    array = np.asarray(row, dtype_of(row))
+    return array.tolist() if array.dtype == features.STRING else array
+
+
+def _step_types(is_first: Column | None, count: int, end: End) -> npt.NDArray[np.uint8]:
+    step_types = np.full(count, MID_STEP, np.uint8)
+    if is_first is None:
+        step_types[:1] = FIRST_STEP
+    else:
+        step_types[np.asarray(is_first, np.bool_)] = FIRST_STEP
+    if end is End.LAST:
+        step_types[-1:] = LAST_STEP
+    return step_types
+
+
+# --- records of other writers ----------------------------------------------------------------------
+
+
+def _foreign_end(steps: Mapping[Path, Column]) -> str:
+    flags = steps.get((schema.IS_LAST,))
+    return End.LAST.value if flags is None or bool(np.any(flags)) else End.RESET.value
+
+
+def _foreign_structures(columns: Mapping[Path, Column]) -> list[tuple[Structure, ...]]:
+    """Returns the structures of the first row, which has no action, and of all the others."""
+    codes = {path: _foreign_code(column[0]) for path, column in columns.items() if len(column)}
+    tree: dict[str, Any] = _nest(codes) or {}
+    slots = [tree.pop(name, None) for name in SLOTS[:-1]]
+    custom = tree or None
+    return [(slots[0], None, None, None, custom), (*slots, custom)]
+
+
+def _foreign_code(row: Any) -> str:
+    if np.ndim(row):
+        return "a"
+    return "y" if dtype_of(row) == features.STRING or np.asarray(row).dtype == object else "g"
+
+
+def _nest(leaves: Mapping[Path, str]) -> Structure:
+    tree: dict[str, Any] = {}
+    for path, code in leaves.items():
+        node = tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = code
+    return tree or None
