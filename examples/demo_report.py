@@ -21,7 +21,7 @@ _BLUE, _ORANGE, _GREY = "#1f6f8b", "#e07a1f", "#9aa5b1"
 def print_dataset(run: demo_loading.Run, element_spec: dict[str, Any]) -> None:
     """Prints what an element looks like and the first and last steps of an episode."""
     print(f"\n{run.name}: tfds.load(...).element_spec")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for key, spec in sorted(element_spec.items(), key=lambda item: item[0] == "steps"):
         if key == "steps":
             rows.append(("steps", "tf.data.Dataset of", ""))
@@ -80,7 +80,7 @@ def show(value: Any) -> str:
         return f"{value:.3f}" if value.dtype.kind == "f" else str(value)
     if value.ndim == 1:
         return " ".join(f"{x:.2f}" for x in value[:2]) + (" …" if len(value) > 2 else "")
-    return f"({' × '.join(map(str, value.shape))})"
+    return f"({' x '.join(map(str, value.shape))})"
 
 
 def draw(runs: Sequence[demo_loading.Run], path: pathlib.Path) -> None:

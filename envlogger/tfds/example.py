@@ -174,7 +174,9 @@ def decode_floats(feature: RawFeature) -> npt.NDArray[np.float32]:
     _check_kind(feature, FLOAT_LIST)
     data = feature.data
     if len(data) and data[0] == 0x0D:  # not packed: (0D, four bytes) for each value
-        return np.frombuffer(data, np.dtype([("tag", "u1"), ("value", "<f4")]))["value"].copy()
+        table = np.frombuffer(data, np.dtype([("tag", "u1"), ("value", "<f4")]))
+        _check_tags(table["tag"], 0x0D)
+        return table["value"].copy()
     chunks = [np.frombuffer(chunk, "<f4") for chunk in _fields(data, 1)]
     return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, "<f4"), *chunks])
 
@@ -191,7 +193,11 @@ def decode_int64s(feature: RawFeature) -> npt.NDArray[np.int64]:
     _check_kind(feature, INT64_LIST)
     data = feature.data
     if len(data) and data[0] == 0x08:  # not packed: (08, varint) for each value
-        return decode_varints(np.frombuffer(data, np.uint8))[1::2]
+        tagged = decode_varints(np.frombuffer(data, np.uint8))
+        _check_tags(tagged[::2], 0x08)
+        if len(tagged) % 2:
+            raise ValueError("a number is missing at the end")
+        return tagged[1::2]
     chunks = [decode_varints(np.frombuffer(chunk, np.uint8)) for chunk in _fields(data, 1)]
     return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.int64), *chunks])
 
@@ -304,6 +310,11 @@ def decode_varints(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         group = (data[starts[holders] + byte] & 0x7F).astype(np.uint64)
         values[holders] |= group << np.uint64(7 * byte)
     return values.view(np.int64)
+
+
+def _check_tags(tags: npt.NDArray[Any], expected: int) -> None:
+    if not (tags == expected).all():
+        raise ValueError("a list is packed in part")
 
 
 def _check_kind(feature: RawFeature, kind: int) -> None:

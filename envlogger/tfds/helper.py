@@ -73,8 +73,6 @@ class Helper:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(target.descriptor, commands, answers),
                 start_new_session=True,
-                # Blocks that are used for each episode anew shall not be given back in between.
-                env={**os.environ, "MALLOC_TRIM_THRESHOLD_": "268435456"},
             )
         except BaseException:
             os.close(self._commands)

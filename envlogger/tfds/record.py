@@ -273,7 +273,8 @@ def _is_terminal(episode: Episode) -> bool:
     if episode.end is not End.LAST:
         return False
     discounts = [episode.columns[path][-1] for path in episode.pattern.last_discounts]
-    return bool(discounts) and not any(np.any(value != 0) for value in discounts)
+    with np.errstate(invalid="ignore"):  # a NaN is not 0, whatever kind of NaN it is
+        return bool(discounts) and not any(np.any(value != 0) for value in discounts)
 
 
 # --- what restores the logged values ---------------------------------------------------------------

@@ -75,7 +75,7 @@ def test_log_dm_control_records_a_task(tmp_path):
         assert list(reader.observation_spec()) == ["position", "velocity"]
 
 
-@rendering.needs_egl
+@rendering.needs_rendering
 def test_log_dm_control_records_camera_images(tmp_path):
     args = ("--domain=cartpole", "--task=swingup", "--episodes=1", "--time_limit=0.02", "--pixels")
 
