@@ -76,10 +76,12 @@ def _parse() -> argparse.Namespace:
         choices=plan.WORKLOADS,
         default=list(plan.WORKLOADS),
     )
-    parser.add_argument("--peers", nargs="+", choices=plan.PEERS, default=list(plan.PEERS))
+    parser.add_argument("--peers", nargs="+", choices=plan.PEERS)
     parser.add_argument("--regime", nargs="+", choices=plan.REGIMES, default=list(plan.REGIMES))
     parser.add_argument("--quick", action="store_true", help="one short repetition of each run")
     parser.add_argument("--repetitions", type=int, help=f"of each run; {_REPETITIONS}")
     parser.add_argument("--directory", help="where to record; the system's temporary directory")
     parser.add_argument("--output", type=Path, default=_RESULTS, help="where results are saved")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.peers = arguments.peers or (plan.QUICK_PEERS if arguments.quick else [*plan.PEERS])
+    return arguments

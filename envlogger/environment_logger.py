@@ -70,7 +70,7 @@ class EnvLogger(environment_wrapper.EnvironmentWrapper):
             "environment_specs": spec_codec.encode_environment_specs(env),
         }
         self._backend = _make_backend(backend, {**backend_kwargs, "metadata": metadata})
-        self._record = self._backend.record
+        self._record = self._backend.recorder()
 
     def reset(self) -> dm_env.TimeStep:
         """Resets the environment and records its first step; an episode under way ends here."""

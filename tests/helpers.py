@@ -175,3 +175,10 @@ def tf_episodes(path: Any, split: str = "train") -> list[dict[str, Any]]:
         for episode in tfds.as_numpy(dataset):
             episodes.append({**episode, "steps": list(episode["steps"])})
     return episodes
+
+
+def check_message(raised: Any, *parts: str) -> None:
+    """Fails unless the message of an error, as `pytest.raises` caught it, has all the parts."""
+    message = str(raised.value)
+    missing = [part for part in parts if part not in message]
+    assert not missing, f"{missing} not in {message!r}"

@@ -220,5 +220,6 @@ def _stored(value: Any) -> np.ndarray:
 
 def _objects(items: list[Any], shape: tuple[int, ...]) -> np.ndarray:
     array = np.empty(len(items), object)
-    array[:] = [i.encode("utf-8", "surrogatepass") if isinstance(i, str) else i for i in items]
+    encoded = [i.encode("utf-8", "surrogatepass") if isinstance(i, str) else i for i in items]
+    array[:] = list(map(bytes, encoded))
     return array.reshape(shape)

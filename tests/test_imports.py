@@ -16,7 +16,7 @@ import envlogger
 
 _PACKAGE = pathlib.Path(envlogger.__file__).parent
 
-_HEAVY = ("tensorflow", "tensorflow_datasets", "apache_beam", "torch", "jax")
+_HEAVY = {"tensorflow", "tensorflow_datasets", "apache_beam", "torch", "jax"}
 
 # From top to bottom. Each module belongs to the longest prefix; it may import what is in its own layer
 # and below. Imports inside functions count, too.
@@ -75,7 +75,6 @@ _READ = """
 def _loaded_by(program, cwd):
     """Runs a program in a process of its own; returns which of the heavy packages it loaded."""
     program = textwrap.dedent(program) + f"\nimport sys; print(*({_HEAVY} & sys.modules.keys()))"
-    program = program.replace(str(_HEAVY), str(set(_HEAVY)))
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True, timeout=120
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -86,7 +86,7 @@ class BackendWriter(abc.ABC):
     def record(
         self, timestep: dm_env.TimeStep, action: Any, custom_data: Any, is_new_episode: bool
     ) -> None:
-        """Records one step, given by its parts; this is what `EnvLogger` calls.
+        """Records one step, given by its parts.
 
         Args:
             timestep: What the environment returned.
@@ -95,6 +95,10 @@ class BackendWriter(abc.ABC):
             is_new_episode: True if this is the first step of an episode.
         """
         self.record_step(step_data.StepData(timestep, action, custom_data), is_new_episode)
+
+    def recorder(self) -> Callable[[dm_env.TimeStep, Any, Any, bool], None]:
+        """Returns what `EnvLogger` calls at each step: `record`, or something that does the same."""
+        return self.record
 
     def set_episode_metadata(self, data: Any) -> None:
         """Sets the metadata of the episode under way, in place of what was set before.

@@ -7,14 +7,14 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Mapping
-from importlib import metadata as importlib_metadata
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dm_env
 import numpy as np
 
 from envlogger import errors, step_data
+from envlogger import version as version_lib
 from envlogger.backends import backend_writer, schedulers
 from envlogger.converters import json_codec, spec_codec
 from envlogger.tfds import (
@@ -122,23 +122,22 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
             target.close()
             raise
 
-    def record(
-        self, timestep: dm_env.TimeStep, action: Any, custom_data: Any, is_new_episode: bool
-    ) -> None:
-        """Records one step; like `record_step`, without the cost of a StepData."""
-        if self._scheduler is None:
-            self._session.record(
-                timestep, action, custom_data, is_new_episode or self._awaits_episode
-            )
-            self._awaits_episode = False
-        else:
-            super().record(timestep, action, custom_data, is_new_episode)
+    def recorder(self) -> Callable[[dm_env.TimeStep, Any, Any, bool], None]:
+        """Returns what `EnvLogger` calls at each step, without a StepData where nobody asks for one."""
+        return self.record if self._scheduler is not None else self._session.record
 
     def _record_step(self, data: step_data.StepData, is_new_episode: bool) -> None:
         self._session.record(data.timestep, data.action, data.custom_data, is_new_episode)
 
     def _set_episode_metadata(self, data: Any) -> None:
         self._session.set_episode_metadata(data)
+
+    def set_episode_metadata(self, data: Any) -> None:
+        """Sets the metadata of the episode under way, in place of what was set before."""
+        if self._scheduler is not None:
+            super().set_episode_metadata(data)
+        else:
+            self._session.set_episode_metadata(data)
 
     def flush(self) -> None:
         """Makes what was logged survive a loss of power, and publishes the finished episodes.
@@ -232,7 +231,7 @@ def _describe_session(split: str, max_episodes: int, image_format: str) -> Any:
         "id": f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}",
         "start": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {
-            "envlogger": importlib_metadata.version("envlogger"),
+            "envlogger": version_lib.__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
         },

@@ -204,6 +204,7 @@ class _Loop:
                 if is_over:
                     sealer.finish()
                     return
+                sealer.make_spares()
                 self._acknowledge(commands)
             except OSError as error:
                 # A full disk, as a rule. The step log has everything: begin anew from there.

@@ -70,27 +70,36 @@ class LogReader:
                 self._scanned = segment.first_row + count
         self._journal.refresh()  # after the rows, so that what they refer to is there
 
-    def finished(self) -> Iterator[Episode]:
-        """Yields the episodes behind which another one has begun."""
+    def finished(self, max_bytes: int) -> Iterator[Episode]:
+        """Yields the episodes behind which another one has begun.
+
+        Args:
+          max_bytes: How much of the step log an episode may take; a larger one comes in parts.
+        """
         while self._starts:
             if self._starts[0] == self._begin:
                 if len(self._starts) == 1:
                     return
                 del self._starts[0]
             # Rows before the first start go on with an episode that was split.
-            yield self.take(self._starts[0], End.RESET)
+            yield from self.take(self._starts[0], End.RESET, max_bytes)
 
-    def take(self, stop: int, end: End) -> Episode:
-        """Returns the rows up to `stop` as an episode, and moves on."""
-        start, self._begin = self._begin, stop
+    def take(self, stop: int, end: End, max_bytes: int) -> Iterator[Episode]:
+        """Yields the rows up to `stop` as an episode, in parts if it is too large, and moves on."""
         while self._starts and self._starts[0] < stop:
             del self._starts[0]
-        return self._episode(start, stop, end)
+        most = max(int(max_bytes / self.bytes_between(0, 1)), 1)
+        while stop - self._begin > most:
+            self._begin += most
+            yield self._episode(self._begin - most, self._begin, End.SPLIT)
+        start, self._begin = self._begin, stop
+        yield self._episode(start, stop, end)
 
-    def bytes_between(self, start: int, stop: int) -> int:
+    def bytes_between(self, start: int, stop: int) -> float:
         """Returns how much of the step log so many rows take, about."""
-        last = self._segments[-1].layout
-        return (stop - start) * (last.size - last.heap_bytes) // last.capacity
+        last = self._segments[-1]
+        heap = last.heap_used / max(last.count, 1)
+        return (stop - start) * (last.layout.fixed_bytes / last.layout.capacity + heap)
 
     def give_back(self, row: int) -> None:
         """Gives back the space of the segments whose rows all lie before `row`."""
@@ -101,6 +110,17 @@ class LogReader:
             del self._segments[0]
             segment.mark_sealed()
             self._idle[segment.path] = segment
+
+    def make_spares(self) -> None:
+        """Makes files for the segments that the writer will need next, so that it need not."""
+        if not self._journal.layouts or len(self._idle) >= step_log.NUM_SPARES:
+            return
+        layout = self._journal.layouts[max(self._journal.layouts)]
+        for index in range(step_log.NUM_SPARES):
+            path = step_log.spare_path(self._directory, layout, index)
+            if not os.path.exists(path):
+                step_log.reserve(f"{path}.tmp", layout.size)
+                os.rename(f"{path}.tmp", path)
 
     def sync(self) -> None:
         """Makes all rows survive a loss of power."""

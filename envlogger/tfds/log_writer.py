@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import warnings
 from collections.abc import Callable
@@ -188,7 +189,7 @@ class LogWriter:
             self._journal.add_layout(layout)
             self._binds.clear()
             self._roll(layout, heap_bytes)
-        elif segment is not None and (segment.is_full or not segment.has_heap(heap_bytes)):
+        elif segment is not None and not (segment.is_open and segment.has_room(heap_bytes)):
             self._roll(layout, heap_bytes)
         assert self.segment is not None
         return self.segment
@@ -196,6 +197,8 @@ class LogWriter:
     def _roll(self, layout: Layout, heap_bytes: int) -> None:
         rows = self.num_rows
         if self.segment is not None:
+            # It may be given back from now on; if no other can be had, nothing may go into it.
+            self.writes.clear()
             self.segment.mark_done()
         if (layout.capacity < _MAX_ROWS and rows >= _FIRST_ROWS) or heap_bytes > layout.heap_bytes:
             grown = step_log.make_layout(
@@ -238,9 +241,18 @@ class LogWriter:
             if (segment := self._recycle(layout)) is not None:
                 return segment
         path = os.path.join(self._directory, f"segment-{self._num_files}")
-        segment = Segment(path, layout, create=True)
+        if not self._take_spare(layout, path):
+            step_log.reserve(path, layout.size)
         self._num_files += 1
-        return segment
+        return Segment(path, layout)
+
+    def _take_spare(self, layout: Layout, path: str) -> bool:
+        """Takes a file that the helper has made, if there is one."""
+        for index in range(step_log.NUM_SPARES):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(step_log.spare_path(self._directory, layout, index), path)
+                return True
+        return False
 
     def _backlog(self) -> int:
         return sum(segment.layout.size for segment in self._segments)

@@ -66,13 +66,13 @@ class Sealer:
         """
         self._log.refresh()
         begun = self._log.first_row
-        for finished in self._log.finished():
+        for finished in self._log.finished(EPISODE_BYTES):
             self._add(finished)
         row, rows = self._log.first_row, self._log.num_rows
         if rows > row:
             size = self._log.bytes_between(row, rows)
             if size > EPISODE_BYTES or (under_pressure and not self._step_counts):
-                self._add(self._log.take(rows, End.SPLIT))
+                self._add_rows(rows, End.SPLIT)
         if under_pressure:
             self.publish()
         return self._log.first_row > begun
@@ -82,7 +82,7 @@ class Sealer:
         self.seal()
         if self._log.num_rows > self._log.first_row:
             end = End.RESET if self._journal.is_closed else End.KILLED
-            self._add(self._log.take(self._log.num_rows, end))
+            self._add_rows(self._log.num_rows, end)
         self.publish()
         self._log.close()
         self._target.remove_session(self._session_id)
@@ -109,6 +109,10 @@ class Sealer:
         self._published_rows = self._log.first_row
         self._log.give_back(self._published_rows)
 
+    def make_spares(self) -> None:
+        """Makes space for the rows to come, which the writer then need not do."""
+        self._log.make_spares()
+
     def sync(self) -> None:
         """Makes all rows survive a loss of power."""
         self._log.refresh()
@@ -121,6 +125,10 @@ class Sealer:
             self._writer.abandon()
             self._writer = None
         self._log.close()
+
+    def _add_rows(self, stop: int, end: End) -> None:
+        for part in self._log.take(stop, end, EPISODE_BYTES):
+            self._add(part)
 
     def _add(self, finished: Episode) -> None:
         encoder = self._encoder_for(finished)
@@ -153,8 +161,11 @@ class Sealer:
 
     def _make_encoder(self) -> None:
         wanted = self._journal.schema()
+        # What the episodes before these do not have gets a mask.
         if self._dataset_schema is not None:
             wanted = schema.merge(wanted, self._dataset_schema)
+        if self._writer is not None:
+            wanted = schema.merge(wanted, self._shard_schema)
         for to_episode, paths in enumerate(self._masks):
             known = wanted.episode if to_episode else wanted.steps
             for path in sorted(paths):

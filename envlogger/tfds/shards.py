@@ -36,15 +36,21 @@ class ShardWriter:
         Raises:
           OSError: It could not be written, as when the disk is full.
         """
-        self._writer.write(record)
-        if not self._writer.ok():  # it keeps the error to itself
-            raise OSError(f"{self.path}: the shard could not be written. Is the disk full?")
+        with self._as_os_error():
+            self._writer.write(record)
+            if not self._writer.ok():  # an error shows late: writing is done by threads
+                raise RuntimeError("an earlier write failed")
         self.num_records += 1
 
     def close(self) -> None:
-        """Finishes the file and makes it durable (fsync). May be called again after an error."""
+        """Finishes the file and makes it durable (fsync). May be called again after an error.
+
+        Raises:
+          OSError: It could not be written.
+        """
         if not self._is_closed:
-            self._writer.close()
+            with self._as_os_error():
+                self._writer.close()
             self._is_closed = True
         sync_file(self.path)
 
@@ -54,6 +60,15 @@ class ShardWriter:
             self._writer.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
+
+    @contextlib.contextmanager
+    def _as_os_error(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise OSError(
+                f"{self.path}: the shard could not be written: {error}. Is the disk full?"
+            ) from error
 
 
 class ShardReader:

@@ -214,7 +214,7 @@ def _encode_array(code: str, array: npt.NDArray[Any], path: Path) -> tuple[str, 
     if kind in "US":
         try:
             items = array.reshape(-1).tolist()
-        except ValueError as error:
+        except (ValueError, SystemError) as error:
             raise errors.UnsupportedValueError(
                 f"{errors.format_path(path)}: got an array of {dtype} that is not text: {error}. "
                 "Is its memory initialised?"
