@@ -25,11 +25,12 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "envlogger-1.2": ("envlogger==1.2", "numpy<2", "protobuf<6", *_REAL_ENVIRONMENT),
     "tfds": (*_TENSORFLOW, *_REAL_ENVIRONMENT),
     "rlds": ("rlds==0.1.8", *_TENSORFLOW, *_REAL_ENVIRONMENT),
-    "minari": ("minari[hdf5]==0.5.*", *_REAL_ENVIRONMENT),
+    # Pillow: Minari imports it and does not declare it.
+    "minari": ("minari[hdf5]==0.5.*", "pillow", *_REAL_ENVIRONMENT),
     # What these programs themselves need.
     "report": ("matplotlib>=3.8", "numpy", "tqdm>=4.66"),
     "growth": ("-e", str(ROOT), "matplotlib>=3.8", "tqdm>=4.66"),
-    "codecs": ("imagecodecs", "opencv-python-headless>=4.8", "pillow", "tqdm>=4.66"),
+    "codecs": ("imagecodecs", "numpy", "opencv-python-headless>=4.8", "pillow", "tqdm>=4.66"),
 }
 # Run in a peer's environment: the checkout comes last on the path, so that `import envlogger`
 # finds what is installed there, and `-P` keeps the current directory off it.

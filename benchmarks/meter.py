@@ -44,7 +44,7 @@ def run(
     Raises:
       RuntimeError: The command failed, or it or what it started did not end in time.
     """
-    _become_reaper()
+    become_reaper()
     child = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd=cwd
     )
@@ -112,7 +112,8 @@ def memory_mb(pids: Sequence[int]) -> float:
     return total / 1e3
 
 
-def _become_reaper() -> None:
+def become_reaper() -> None:
+    """Lets orphans below this process become its children, instead of those of init."""
     if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise RuntimeError("This kernel has no child subreapers (Linux 3.4); see prctl(2).")
 

@@ -47,6 +47,7 @@ _SATURATED_S = 4.0  # of each
 _HUMANOID_S = 5.0
 _SLEEP_S = 10.0
 _QUICKER = 8  # how much shorter runs are with --quick
+_LEAST_EPISODES = 3  # of which the last may be written by close() only
 _MORE_STEPS = {"robot": 2}  # so that p99.9 has some samples
 
 # What is left out, and why.
@@ -132,4 +133,4 @@ def _run(peer: str, name: str, regime: str, repetition: int, quick: bool) -> Run
 
 
 def _whole_episodes(steps: float) -> int:
-    return max(round(steps / EPISODE_STEPS), 1) * EPISODE_STEPS
+    return max(round(steps / EPISODE_STEPS), _LEAST_EPISODES) * EPISODE_STEPS

@@ -56,7 +56,7 @@ def markdown(document: dict[str, Any]) -> str:
     busy = ", ".join(f"{us} µs ({name})" for name, us in plan.BUSY_US.items())
     parts = [
         f"# Recording, {document['date']}",
-        _machine(document["machine"]),
+        machine_line(document["machine"]),
         *(["**A quick run: too short for the rare and the slow.**"] if document["quick"] else []),
         "## To reach, against EnvLogger 1.2 (Riegeli)",
         targets_table(rows),
@@ -122,7 +122,8 @@ def number(value: float | None) -> str:
     return f"{value:.{1 if abs(value) >= 10 else 2}f}"
 
 
-def _machine(machine: dict[str, Any]) -> str:
+def machine_line(machine: dict[str, Any]) -> str:
+    """Returns the machine in a sentence."""
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
         f"{machine['system']}, Linux {machine['kernel']}, {machine['file_system']}; load when it "

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ def do(run: plan.Run, directory: str | None) -> dict[str, Any]:
     Raises:
       RuntimeError: It failed; the message has the end of what it printed.
     """
+    begin = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="envlogger-benchmark-", dir=directory))
     try:
         (folder / "data").mkdir()
@@ -46,6 +48,7 @@ def do(run: plan.Run, directory: str | None) -> dict[str, Any]:
         measured = {**json.loads(result.read_text()), **used}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    measured["run_s"] = time.monotonic() - begin
     measured["cpu_per_step_us"] = _cpu_per_step_us(measured)
     return measured
 

@@ -132,7 +132,7 @@ def _dataset_config(environment: dm_env.Environment) -> tfds.rlds.rlds_base.Data
 def _feature(spec: Any) -> Any:
     if not isinstance(spec, specs.Array):
         return {name: _feature(value) for name, value in spec.items()}
-    if spec.dtype == np.uint8 and len(spec.shape) == 3 and spec.shape[-1] in (1, 3):
+    if spec.dtype == np.uint8 and len(spec.shape) == 3 and spec.shape[-1] in (1, 3, 4):
         return tfds.features.Image(shape=spec.shape)
     return tfds.features.Tensor(shape=spec.shape, dtype=spec.dtype)
 

@@ -106,7 +106,14 @@ class Reader:
 
     def _read_specs(self) -> None:
         encoded = (self._backend.metadata() or {}).get("environment_specs") or {}
-        self._specs: dict[str, Any] = dict(spec_codec.decode_environment_specs(encoded))
+        try:
+            self._specs: dict[str, Any] = dict(spec_codec.decode_environment_specs(encoded))
+        except (TypeError, ValueError) as error:
+            self._backend.close()
+            raise errors.CorruptDatasetError(
+                f"The metadata of the run holds damaged environment_specs: {error}. Restore "
+                "metadata.json from a copy."
+            ) from error
 
 
 def _make_backend(source: Any, split: str | None, backend: Any) -> backend_reader.BackendReader:

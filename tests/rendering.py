@@ -23,5 +23,5 @@ def _can_render() -> bool:
 needs_rendering = pytest.mark.skipif(
     # In CI a test that is skipped would be a test that is lost.
     not os.environ.get("CI") and not _can_render(),
-    reason="MuJoCo cannot render: apt-get install libegl1 libopengl0 (run as root, `make` does it)",
+    reason="MuJoCo cannot render: apt-get install libegl1 libgl1-mesa-dri libopengl0",
 )

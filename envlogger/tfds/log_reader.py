@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import bisect
 import glob
 import json
 import os
@@ -13,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from envlogger import errors
 from envlogger.converters import json_codec
 from envlogger.tfds import episode, features, step_log, structure
 from envlogger.tfds.episode import End, Episode, Pattern
@@ -111,6 +111,19 @@ class LogReader:
             segment.mark_sealed()
             self._idle[segment.path] = segment
 
+    def check_complete(self) -> None:
+        """Refuses to go on where rows are left that do not follow on those that were read.
+
+        Raises:
+          CorruptDatasetError: A segment is missing.
+        """
+        left = [segment.path for segment in self._idle.values() if segment.is_unsealed]
+        if left:
+            raise errors.CorruptDatasetError(
+                f"{', '.join(sorted(left))}: the rows before these are missing from the step log, "
+                f"which ends at row {self.num_rows}. Was a segment removed? Restore it from a copy."
+            )
+
     def make_spares(self) -> None:
         """Makes files for the segments that the writer will need next, so that it need not."""
         if not self._journal.layouts or len(self._idle) >= step_log.NUM_SPARES:
@@ -134,23 +147,36 @@ class LogReader:
         self._segments, self._idle = [], {}
 
     def _find_segments(self) -> None:
+        """Takes up the segments that follow on the last one, without a gap.
+
+        The listing is no snapshot: while it goes on, the writer may fill and recycle segments. One
+        that seems to follow after a gap is left for the next time, when the one before is seen too.
+        """
         if self._segments and not self._segments[-1].is_done:
             return  # the writer is still there
         self._journal.refresh()
+        for segment in sorted(self._candidates(), key=lambda item: item.first_row):
+            if segment.first_row > self.num_rows:
+                self._idle[segment.path] = segment
+            else:
+                self._segments.append(segment)
+
+    def _candidates(self) -> Iterator[Segment]:
+        """Yields the segments that are in use and not taken up yet."""
         known = {segment.path for segment in self._segments}
         for path in glob.glob(os.path.join(self._directory, "segment-*")):
             if path in known:
                 continue
-            idle = self._idle.get(path)
-            if idle is not None:
-                if not idle.is_unsealed:
-                    if not os.path.exists(path):
-                        del self._idle[path]
-                    continue
-                del self._idle[path]
-            segment = idle or step_log.open_segment(path, self._journal.layouts)
+            segment = self._idle.get(path)
+            if segment is None:
+                segment = step_log.open_segment(path, self._journal.layouts)
+            elif not segment.is_unsealed:
+                if not os.path.exists(path):
+                    self._idle.pop(path).close()
+                continue
             if segment is not None:
-                bisect.insort(self._segments, segment, key=lambda item: item.first_row)
+                self._idle.pop(path, None)
+                yield segment
 
     def _episode(self, start: int, stop: int, end: End) -> Episode:
         pieces = [
@@ -167,7 +193,7 @@ class LogReader:
             end = End.LAST
         assert self._journal.options is not None, "rows come after the journal's first line"
         pattern = self._pattern(_join([s.records["structure"][a:b] for s, a, b in pieces]))
-        shape, metadata = _metadata(pieces, start, stop)
+        shape, metadata = self._metadata(pieces[0], start, stop)
         return Episode(
             episode_id=f"{self._journal.options.session_id}-{start:09d}",
             end=end,
@@ -180,6 +206,19 @@ class LogReader:
             metadata_structure=shape,
             metadata=metadata,
         )
+
+    def _metadata(self, first: _Piece, start: int, stop: int) -> tuple[Structure, Leaves]:
+        """Returns the metadata of the episode that has the rows from `start` to before `stop`."""
+        segment, place, _ = first
+        if not segment.records["flags"][place] & step_log.NEW_EPISODE:
+            start -= 1  # a part of an episode: the note for the row before may have come after it
+        # The note for the last row may be in the segment behind it.
+        for segment in reversed(self._segments):
+            if segment.first_row <= stop:
+                text = segment.last_note(start, stop)
+                if text is not None:
+                    return decode_note(text)
+        return None, {}
 
     def _pattern(self, ids: npt.NDArray[Any]) -> Pattern:
         """Returns the pattern of rows with such structures; those of a run are few, and kept."""
@@ -211,14 +250,6 @@ def _column(feature: Feature, pieces: list[_Piece], pattern: Pattern) -> Column:
         # A dimension may have turned out to vary after the first rows.
         return [np.asarray(item, feature.dtype) for part in parts for item in part]
     return _join([np.asarray(part) for part in parts])
-
-
-def _metadata(pieces: list[_Piece], start: int, stop: int) -> tuple[Structure, Leaves]:
-    for segment, _, _ in reversed(pieces):
-        text = segment.last_note(start, stop)
-        if text is not None:
-            return decode_note(text)
-    return None, {}
 
 
 def encode_note(shape: Structure, leaves: Leaves) -> bytes:

@@ -154,7 +154,7 @@ class LogWriter:
         segment = self.segment
         assert segment is not None, "an episode has a row before it has metadata"
         row = self.num_rows - 1
-        if not segment.add_note(row, text):
+        if not (segment.is_open and segment.add_note(row, text)):
             self._roll(segment.layout, len(text))
             assert self.segment is not None
             self.segment.add_note(row, text)
@@ -241,9 +241,9 @@ class LogWriter:
             if (segment := self._recycle(layout)) is not None:
                 return segment
         path = os.path.join(self._directory, f"segment-{self._num_files}")
+        self._num_files += 1  # whatever happens, the next one gets another name
         if not self._take_spare(layout, path):
             step_log.reserve(path, layout.size)
-        self._num_files += 1
         return Segment(path, layout)
 
     def _take_spare(self, layout: Layout, path: str) -> bool:

@@ -254,7 +254,7 @@ def conform(feature: Feature, code: str, array: npt.NDArray[Any]) -> npt.NDArray
 
 def mismatch(feature: Feature, array: npt.NDArray[Any]) -> errors.ValueMismatchError:
     """Returns the error for a leaf that the dataset cannot take."""
-    shown = f" (value {array[()]!r})" if array.shape == () else ""
+    shown = f" (value {array.item()!r})" if array.shape == () else ""
     return errors.ValueMismatchError(
         f"{errors.format_path(feature.path)}: got {describe(array.dtype, array.shape)}{shown}, "
         f"expected {describe(feature.dtype, feature.shape)} as recorded before. Convert the value, "

@@ -84,6 +84,7 @@ class Sealer:
             end = End.RESET if self._journal.is_closed else End.KILLED
             self._add_rows(self._log.num_rows, end)
         self.publish()
+        self._log.check_complete()
         self._log.close()
         self._target.remove_session(self._session_id)
 
@@ -95,6 +96,8 @@ class Sealer:
         assert options is not None, "rows come after the journal's first line"
         writer, counts = self._writer, self._step_counts
         writer.close()
+        # From here on the file may be spoken for; if publishing fails, the rows are encoded anew.
+        self._writer, self._step_counts = None, []
         self._dataset_schema = self._target.publish(
             dataset.Shard(
                 path=os.path.basename(writer.path),
@@ -105,7 +108,6 @@ class Sealer:
             self._shard_schema,
         )
         self._encoder = None  # another writer may have added features
-        self._writer, self._step_counts = None, []
         self._published_rows = self._log.first_row
         self._log.give_back(self._published_rows)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dm_env
@@ -163,6 +163,7 @@ class _Sealing:
         self.journal = session.Journal(self.directory)
         self._helper: Helper | None = None
         self._sealer: Sealer | None = None
+        self._sealer_lock: session.Lock | None = None
         self._num_starts = 0
         try:
             self.journal.add_options(options)
@@ -186,7 +187,7 @@ class _Sealing:
           OSError: The helper, or this process, could not write; the rows are safe.
         """
         if self._helper is None:
-            self._seal_here().seal()
+            self._seal_here(Sealer.seal)
         elif not self._helper.is_alive:
             self._restart_helper()
         else:
@@ -197,7 +198,7 @@ class _Sealing:
         if self._helper is not None and not self._helper.is_alive:
             self._restart_helper()
         if self._helper is None:
-            self._seal_here().seal(under_pressure=True)
+            self._seal_here(lambda sealer: sealer.seal(under_pressure=True))
         else:
             self._helper.wait_for_space()
 
@@ -208,9 +209,7 @@ class _Sealing:
         if self._helper is not None:
             self._helper.publish()
         else:
-            sealer = self._seal_here()
-            sealer.seal()
-            sealer.publish()
+            self._seal_here(_seal_and_publish)
 
     def close(self) -> None:
         """Seals and publishes everything, and gives up the session."""
@@ -218,11 +217,13 @@ class _Sealing:
             self.journal.add_close()
             helper, self._helper = self._helper, None
             if helper is None or not helper.finish():
-                self._seal_here().finish()
+                self._seal_here(Sealer.finish)
         finally:
             self.journal.close()
             if self._sealer is not None:
                 self._sealer.close()
+            if self._sealer_lock is not None:
+                self._sealer_lock.release()
             self._lock.release()
             self._target.close()
 
@@ -253,9 +254,24 @@ class _Sealing:
                 stacklevel=2,
             )
 
-    def _seal_here(self) -> Sealer:
-        if self._sealer is None:
+    def _seal_here(self, work: Callable[[Sealer], object]) -> None:
+        """Does what the helper would do."""
+        if self._sealer_lock is None:
             lock = session.Lock(self.directory, session.SEALER_LOCK)
-            lock.acquire()  # ends with this process, or with the session's directory
-            self._sealer = Sealer(self._target, self._session_id)
-        return self._sealer
+            lock.acquire()
+            self._sealer_lock = lock
+        try:
+            if self._sealer is None:
+                self._sealer = Sealer(self._target, self._session_id)
+            work(self._sealer)
+        except BaseException:
+            # The next one begins anew, from the step log.
+            if self._sealer is not None:
+                self._sealer.close()
+                self._sealer = None
+            raise
+
+
+def _seal_and_publish(sealer: Sealer) -> None:
+    sealer.seal()
+    sealer.publish()
