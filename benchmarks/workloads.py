@@ -127,12 +127,12 @@ _OVERSHOOT_NS = 0
 _OVERSHOOT_NS = _calibrate()
 
 
-def make(name: str, busy_ns: int, seed: int) -> Workload:
+def make(name: str, busy_ns: int, seed: int, episode_steps: int = EPISODE_STEPS) -> Workload:
     """Returns the workload called `name`; the pooled ones are busy for `busy_ns` at each step."""
     rng = np.random.default_rng(seed)
     if name in _POOLS:
         observations, observation_spec, actions, action_spec = _POOLS[name](rng)
-        pool = _timesteps(observations, rng)
+        pool = _timesteps(observations, rng, episode_steps)
         environment: TimedEnvironment = PooledEnvironment(
             pool, observation_spec, action_spec, busy_ns
         )
@@ -149,13 +149,15 @@ def make(name: str, busy_ns: int, seed: int) -> Workload:
     raise ValueError(f"name: got {name!r}, expected one of benchmarks.plan.WORKLOADS.")
 
 
-def _timesteps(observations: list[Any], rng: np.random.Generator) -> list[dm_env.TimeStep]:
-    """Returns the observations as episodes of EPISODE_STEPS timesteps."""
+def _timesteps(
+    observations: list[Any], rng: np.random.Generator, episode_steps: int
+) -> list[dm_env.TimeStep]:
+    """Returns the observations as timesteps of whole episodes."""
     timesteps = []
     for i, observation in enumerate(observations):
-        if i % EPISODE_STEPS == 0:
+        if i % episode_steps == 0:
             timesteps.append(dm_env.restart(observation))
-        elif i % EPISODE_STEPS == EPISODE_STEPS - 1:
+        elif i % episode_steps == episode_steps - 1:
             timesteps.append(dm_env.termination(float(rng.integers(0, 2)), observation))
         else:
             timesteps.append(dm_env.transition(float(rng.integers(0, 2)), observation))

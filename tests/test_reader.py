@@ -316,8 +316,7 @@ def _write_with_tfds(path, file_format):
         name="other", version=tfds.core.Version("1.0.0"), data_dir=str(path), module_name=""
     )
     info = tfds.core.DatasetInfo(builder=identity, features=features)
-    info.set_file_format(file_format)
-    writer = tfds.core.SequentialWriter(info, 1000)
+    writer = tfds.core.SequentialWriter(info, 1000, file_format=file_format)
     writer.initialize_splits(["train"])
     steps = [
         {

@@ -167,15 +167,18 @@ def check_split_name(split: str) -> None:
         )
 
 
-def read_json(path: str) -> Any:
-    """Returns the content of a JSON file.
+def read_json(path: str) -> dict[str, Any]:
+    """Returns the object in a JSON file.
 
     Raises:
-      CorruptDatasetError: It is missing, or is not JSON.
+      CorruptDatasetError: It is missing, or is not JSON, or not an object.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            content = json.load(file)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, expected an object")
+        return content
     except FileNotFoundError:
         raise errors.CorruptDatasetError(
             f"{path}: the file is missing, so the dataset cannot be read. Restore it from a copy."

@@ -139,13 +139,13 @@ def test_json_comes_back(tmp_path):
 
 def test_json_that_cannot_be_written_leaves_the_old(tmp_path):
     path = str(tmp_path / "x.json")
-    dataset_files.write_json(path, 1)
+    dataset_files.write_json(path, {"a": 1})
 
     for content in (object(), float("nan")):
         with pytest.raises((TypeError, ValueError)):
             dataset_files.write_json(path, content)
 
-    assert dataset_files.read_json(path) == 1
+    assert dataset_files.read_json(path) == {"a": 1}
 
 
 def test_a_missing_json(tmp_path):
@@ -156,7 +156,7 @@ def test_a_missing_json(tmp_path):
     helpers.check_message(raised, str(tmp_path / "x.json"), "missing", "Restore it from a copy")
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": [1', b"\xff\xfe", b"{} x"])
+@pytest.mark.parametrize("content", [b"", b'{"a": [1', b"\xff\xfe", b"{} x", b"[]"])
 def test_a_damaged_json(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
 
