@@ -6,12 +6,14 @@ from envlogger.backends.schedulers import Scheduler
 from envlogger.environment_logger import EnvLogger
 from envlogger.reader import Reader
 from envlogger.step_data import StepData
+from envlogger.tfds.recovery import recover
 
 __all__ = [
     # Recording
     "EnvLogger",
     "BackendType",
     "Scheduler",
+    "recover",
     # Reading
     "Reader",
     "StepData",

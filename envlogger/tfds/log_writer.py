@@ -24,6 +24,8 @@ _MAX_STRUCTURES = 4096
 # The first steps of a run show what its rows hold; the segments before that are made small.
 _FIRST_ROWS = 16
 _MAX_ROWS = 1 << 16
+# Above this, segments that wait to be sealed leave the memory of the process; the kernel keeps them.
+_RESIDENT_BYTES = 32 << 20
 # A row is tried against each; beyond a few, the general path is as fast.
 _MAX_COMPILED = 8
 
@@ -200,6 +202,8 @@ class LogWriter:
             # It may be given back from now on; if no other can be had, nothing may go into it.
             self.writes.clear()
             self.segment.mark_done()
+            if self._backlog() > _RESIDENT_BYTES:
+                self.segment.release_pages()
         if (layout.capacity < _MAX_ROWS and rows >= _FIRST_ROWS) or heap_bytes > layout.heap_bytes:
             grown = step_log.make_layout(
                 layout.number + 1,

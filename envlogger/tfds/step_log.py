@@ -219,6 +219,10 @@ class Segment:
         """Whether no more rows will come into the segment."""
         return self.header[_STATE] == _DONE
 
+    def release_pages(self) -> None:
+        """Takes the pages out of the memory of this process; what they hold stays with the file."""
+        self.buffer.madvise(mmap.MADV_DONTNEED)
+
     def mark_sealed(self) -> None:
         """Gives the space back: all rows are in published shards."""
         self.header[_STATE] = _SEALED
