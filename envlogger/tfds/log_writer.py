@@ -138,7 +138,8 @@ class LogWriter:
         self._compiled.add(key)
         bind = row_compiler.compile_row(data, structure_id, segment.layout)
         if bind is not None:
-            self._binds.insert(0, bind)
+            # Of all rows, the first ones of episodes are the fewest.
+            self._binds.insert(len(self._binds) if data.timestep.first() else 0, bind)
             self._bind()
 
     def _bind(self) -> None:
