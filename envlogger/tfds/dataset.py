@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,12 @@ ENVIRONMENT_SPECS = "environment_specs"
 OURS = "envlogger"  # the key of metadata.json for what is not the caller's
 
 _FORMAT = 1
+_INTENT = "intent"
 _STAGING = "incomplete.envlogger_"  # TFDS passes over such names when it looks for versions
+# What a directory may hold where a writer died before its first publish had really begun.
+_PREPARED = frozenset(
+    (STATE, *(f"{name}{end}" for name in (FEATURES, METADATA) for end in ("", ".tmp")))
+)
 
 
 @dataclasses.dataclass
@@ -194,12 +199,22 @@ class DatasetDirectory:
 
     def make_session(self, session_id: str) -> session.Lock:
         """Makes the directory of a session and returns its writer's lock, which is taken."""
-        with self.lock():  # nobody may find the directory without its lock and think it dead
-            path = self.session_path(session_id)
-            os.makedirs(path)
-            lock = session.Lock(path)
-            lock.acquire()
-        return lock
+        while True:
+            try:
+                with self.lock():  # nobody may find it without its lock and think it dead
+                    path = self.session_path(session_id)
+                    os.makedirs(path)
+                    lock = session.Lock(path)
+                    lock.acquire()
+                    for above in (os.path.dirname(path), os.path.join(self.root, STATE), self.root):
+                        shards.sync_file(above)
+                return lock
+            except FileNotFoundError:
+                if os.fstat(self.descriptor).st_nlink:
+                    raise
+                # Another writer has closed, without an episode, and removed the staging directory.
+                os.close(self.descriptor)
+                self.descriptor = self._open()
 
     def take_over(self, session_id: str) -> session.Lock | None:
         """Returns the taken lock of a session whose writer is dead; None if it lives."""
@@ -213,19 +228,22 @@ class DatasetDirectory:
         return sorted(os.listdir(path)) if os.path.isdir(path) else []
 
     def remove_session(self, session_id: str) -> None:
-        """Removes what a session has left."""
-        shutil.rmtree(os.path.join(self.root, STATE, "sessions", session_id), ignore_errors=True)
+        """Removes what a session has left, all of which is published."""
+        path = self.session_path(session_id)
+        # The rows first: where this dies, `progress` still says that they are published.
+        for segment in glob.glob(os.path.join(glob.escape(path), "segment-*")):
+            os.unlink(segment)
+        shutil.rmtree(path, ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps other writers, in this process and in others, from publishing."""
-        path = os.path.join(self.root, STATE, "lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        lock = session.Lock(os.path.join(self.root, STATE), "lock")
+        lock.acquire()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(descriptor)
+            lock.release()
 
     def publish(self, shard: Shard, of: schema.Schema) -> schema.Schema:
         """Adds a finished shard to its split, exactly once, whatever is killed meanwhile.
@@ -289,7 +307,7 @@ class DatasetDirectory:
 
     @property
     def _intent_path(self) -> str:
-        return os.path.join(self.root, STATE, "intent")
+        return os.path.join(self.root, STATE, _INTENT)
 
     def _finish_publishing(self) -> None:
         """Does what the intent says, each part of which is safe to repeat; needs the lock."""
@@ -359,8 +377,10 @@ class DatasetDirectory:
                 self.descriptor = descriptor
                 # Another writer may have moved or removed it between the two calls.
                 if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    self._check_writable(path)
-                    return descriptor
+                    if self._locate() == path:
+                        self._check_writable(path)
+                        return descriptor
+                    shutil.rmtree(path, ignore_errors=True)  # staged beside what has come meanwhile
                 os.close(descriptor)
         except (OSError, NotADirectoryError) as error:
             if isinstance(error, errors.EnvLoggerError):
@@ -377,8 +397,14 @@ class DatasetDirectory:
                 f"{directory}: got a file, expected a directory. Use another data_directory."
             )
         entries = set(os.listdir(directory)) if os.path.isdir(directory) else set()
-        if entries - {STATE} and INFO not in entries:
-            shown = ", ".join(sorted(entries - {STATE})[:3])
+        foreign = entries - _PREPARED if STATE in entries else entries
+        # In this order: another writer may be at its first publish.
+        if (
+            foreign
+            and not os.path.exists(os.path.join(directory, STATE, _INTENT))
+            and not os.path.exists(os.path.join(directory, INFO))
+        ):
+            shown = ", ".join(sorted(foreign)[:3])
             raise errors.DatasetError(
                 f"{directory}: got a directory that holds something else than a dataset ({shown}). "
                 "Use a new or empty data_directory."

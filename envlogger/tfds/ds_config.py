@@ -62,32 +62,20 @@ def _add(result: schema.Schema, leaves: Mapping[Path, Feature], *, to_episode: b
 
 def _leaves(info: Any, path: Path) -> dict[Path, Feature]:
     """Returns the leaves of a feature connector, a dict of them, or a dtype."""
+    # Whoever has a DatasetConfig has imported TFDS, of which this is a part.
+    from google.protobuf import json_format  # type: ignore[import-untyped]
+
     if isinstance(info, Mapping):
         leaves: dict[Path, Feature] = {}
         for key, item in info.items():
             leaves.update(_leaves(item, (*path, str(key))))
         return leaves
-    if hasattr(info, "to_json"):
-        node = info.to_json()
-        # A single connector gives {"type", "content", "proto_cls"}; the content is as in a file.
-        if "content" in node and "type" in node:
-            kind = _CONTENT_KEYS.get(node["proto_cls"].rpartition(".")[2])
-            node = {"pythonClassName": node["type"], kind: node["content"]}
-        return features.from_json(node, path)
+    if hasattr(info, "to_proto"):  # a feature connector, as `features.json` describes it
+        return features.from_json(json_format.MessageToDict(info.to_proto()), path)
     dtype = np.dtype(getattr(info, "as_numpy_dtype", info))  # tf.int64, np.int64, "int64"
     if dtype.kind in "OUS":
         dtype = features.STRING
     return {path: Feature(path, dtype, (), Encoding.PLAIN)}
-
-
-_CONTENT_KEYS = {
-    "FeaturesDict": "featuresDict",
-    "TensorFeature": "tensor",
-    "TextFeature": "text",
-    "ImageFeature": "image",
-    "SequenceFeature": "sequence",
-    "ClassLabel": "classLabel",
-}
 
 
 def _exact(feature: Feature, image_format: str) -> Feature:

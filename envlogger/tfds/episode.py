@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from envlogger import step_data
 from envlogger.tfds import features, schema, structure
-from envlogger.tfds.features import Column
+from envlogger.tfds.features import Chunks, Column
 from envlogger.tfds.structure import Leaves, Path, Structure
 
 # The fields of a row, in the order in which its structure names them. `custom_data` is the value of
@@ -127,7 +127,7 @@ class Episode:
     end: End
     step_types: npt.NDArray[np.uint8]
     pattern: Pattern
-    columns: dict[Path, Column]
+    columns: dict[Path, Column | Chunks]
     metadata_structure: Structure = None
     metadata: Leaves = dataclasses.field(default_factory=dict)
 
@@ -139,7 +139,9 @@ class Episode:
         """Returns a step as it was logged."""
 
         def leaf(path: Path) -> Any:
-            return own(self.columns[path][index])
+            column = self.columns[path]
+            assert not isinstance(column, Chunks), "only the step log's columns are in chunks"
+            return own(column[index])
 
         structures = self.pattern.structures[self.pattern.ids[index]]
         observation, action, reward, discount, custom_data = (

@@ -33,7 +33,7 @@ INT64_LIST = 3
 _KIND_NAMES = {BYTES_LIST: "bytes_list", FLOAT_LIST: "float_list", INT64_LIST: "int64_list"}
 _LENGTH_DELIMITED = 2
 # Rows from here on are joined to the record one by one, and not copied into a table before.
-_LARGE_ROW = 2048
+LARGE_ROW = 2048
 _BYTES_TAG = 0x0A  # field 1, length-delimited: an element of a list, and most of the messages above
 
 
@@ -213,7 +213,7 @@ def bytes_feature(values: Iterable[Buffer]) -> RawFeature:
 def rows_feature(*chunks: npt.NDArray[Any]) -> RawFeature:
     """Returns a BytesList with the raw bytes of each row of arrays, (n, *shape) of one row shape."""
     size = chunks[0].dtype.itemsize * math.prod(chunks[0].shape[1:])
-    if size >= _LARGE_ROW:
+    if size >= LARGE_ROW:
         rows = (_bytes_of(np.ascontiguousarray(row)) for chunk in chunks for row in chunk)
         return bytes_feature(rows)
     prefix = _header(_BYTES_TAG, size)

@@ -57,6 +57,10 @@ class Encoding(enum.Enum):
 IMAGE_ENCODINGS = {"png": Encoding.PNG, "jpeg": Encoding.JPEG, "raw": Encoding.BYTES}
 
 
+class Chunks(list[npt.NDArray[Any]]):
+    """A column in pieces: arrays (t, *shape) of fixed shape, one behind the other."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Feature:
     """A leaf of a dataset's features.
@@ -84,6 +88,11 @@ class Feature:
     def size(self) -> int:
         """The number of elements of a row, with 1 for each dimension that varies."""
         return math.prod(1 if dim is None else dim for dim in self.shape)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a row is so large that it is better not copied."""
+        return self.size * self.dtype.itemsize >= example.LARGE_ROW
 
     def zeros(self, count: int) -> Column:
         """Returns a column of `count` rows of padding: zeros, empty strings."""

@@ -19,6 +19,7 @@ import sys
 import time
 from typing import Any
 
+from envlogger import errors
 from envlogger.tfds import dataset, session
 from envlogger.tfds.sealer import Sealer
 
@@ -69,7 +70,8 @@ class Helper:
         ]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOTSTRAP, *arguments],
+                # An interpreter that is embedded in a program does not know where it is.
+                [sys.executable or "", "-c", _BOOTSTRAP, *arguments],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(target.descriptor, commands, answers),
                 start_new_session=True,
@@ -81,6 +83,7 @@ class Helper:
         finally:
             os.close(commands)
             os.close(answers)
+        self._session_path = target.session_path(session_id)
         self._buffer = b""
         self._num_acknowledged = 0
 
@@ -121,11 +124,9 @@ class Helper:
     def finish(self) -> bool:
         """Has the helper seal and publish everything, waits for its end; returns whether it did."""
         self._send(_CLOSE)
-        status = self._process.wait()
-        with contextlib.suppress(OSError):
-            self._read()
+        self._process.wait()
         self.close()
-        return status == 0
+        return not os.path.exists(self._session_path)
 
     def close(self) -> None:
         """Closes the pipes."""
@@ -141,9 +142,11 @@ class Helper:
 
     def _ask(self, command: bytes) -> None:
         before = self._num_acknowledged
+        answers = select.poll()  # select() ends at 1024 open files
+        answers.register(self._answers, select.POLLIN)
         self._send(command)
         while self._num_acknowledged == before and self.is_alive:
-            select.select([self._answers], [], [], _POLL_SECONDS)
+            answers.poll(_POLL_SECONDS * 1000)
             self._read()
 
     def _read(self) -> None:
@@ -168,7 +171,10 @@ def main(task: dict[str, Any]) -> None:
         task["directory"], *task["identity"], descriptor=task["descriptor"]
     )
     lock = session.Lock(target.session_path(task["session"]), session.SEALER_LOCK)
-    lock.acquire()
+    try:
+        lock.acquire()
+    except FileNotFoundError:
+        return  # the writer died early, and somebody has recovered its session already
     _Loop(target, task).run()
     lock.release()
 
@@ -204,10 +210,13 @@ class _Loop:
                 if is_over:
                     sealer.finish()
                     return
-                sealer.make_spares()
+                with contextlib.suppress(OSError):  # where there is no space, the writer says so
+                    sealer.make_spares()
                 self._acknowledge(commands)
-            except OSError as error:
+            except (OSError, errors.EnvLoggerError) as error:
                 # A full disk, as a rule. The step log has everything: begin anew from there.
+                if is_over:
+                    sys.exit(1)  # the writer that waits says why; the next one recovers the session
                 self._answer({"error": str(error)})
                 if sealer is not None:
                     sealer.close()

@@ -16,7 +16,7 @@ from envlogger import errors
 from envlogger.converters import json_codec
 from envlogger.tfds import episode, features, step_log, structure
 from envlogger.tfds.episode import End, Episode, Pattern
-from envlogger.tfds.features import Column, Feature
+from envlogger.tfds.features import Chunks, Column, Feature
 from envlogger.tfds.session import Journal
 from envlogger.tfds.step_log import Segment
 from envlogger.tfds.structure import Leaves, Structure
@@ -232,12 +232,12 @@ class LogReader:
         return self._patterns[runs]
 
 
-def _column(feature: Feature, pieces: list[_Piece], pattern: Pattern) -> Column:
-    """Returns the rows of a leaf."""
-    is_whole = not pattern.lacks(feature.path) and not step_log.is_varying(feature)
-    if is_whole and len(pieces) == 1:
-        segment, a, b = pieces[0]
-        return segment.columns[feature.path][a:b]
+def _column(feature: Feature, pieces: list[_Piece], pattern: Pattern) -> Column | Chunks:
+    """Returns the rows of a leaf; images are not copied to bring them together."""
+    if not pattern.lacks(feature.path) and not step_log.is_varying(feature):
+        views = [s.columns[feature.path][a:b] for s, a, b in pieces if s.feature(feature.path)]
+        if len(views) == len(pieces):
+            return Chunks(views) if feature.is_large and len(views) > 1 else _join(views)
     present = pattern.present(feature.path)
     parts: list[Column] = []
     row = 0

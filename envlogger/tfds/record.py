@@ -38,7 +38,7 @@ from envlogger.tfds.episode import (
     Pattern,
     dtype_of,
 )
-from envlogger.tfds.features import Column, Feature
+from envlogger.tfds.features import Chunks, Column, Feature
 from envlogger.tfds.structure import Path, Structure
 
 _FLAGS = (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
@@ -231,9 +231,17 @@ def _rlds_column(episode: Episode, feature: Feature, padding: Column) -> tuple[C
     return _shift(path, column, padding)
 
 
-def _shift(path: Path, column: Column, padding: Column) -> tuple[Column, ...]:
+def _shift(path: Path, column: Column | Chunks, padding: Column) -> tuple[Column, ...]:
     """Moves what came of an action to the step in which it was taken; pads the last step."""
-    return (column[1:], padding) if path[0] in schema.SHIFTED else (column,)
+    chunks = column if isinstance(column, Chunks) else (column,)
+    if path[0] not in schema.SHIFTED:
+        return tuple(chunks)
+    return (chunks[0][1:], *chunks[1:], padding)
+
+
+def _end(column: Column | Chunks, index: int) -> Any:
+    """Returns the first row of a column (0), or the last (-1)."""
+    return column[index][index] if isinstance(column, Chunks) else column[index]
 
 
 def _logged_column(column: Column, feature: Feature, first: Mapping[str, Any]) -> Column:
@@ -272,7 +280,7 @@ def _is_terminal(episode: Episode) -> bool:
     """Whether the environment ended the episode, and said that nothing comes after: discount 0."""
     if episode.end is not End.LAST:
         return False
-    discounts = [episode.columns[path][-1] for path in episode.pattern.last_discounts]
+    discounts = [_end(episode.columns[path], -1) for path in episode.pattern.last_discounts]
     with np.errstate(invalid="ignore"):  # a NaN is not 0, whatever kind of NaN it is
         return bool(discounts) and not any(np.any(value != 0) for value in discounts)
 
@@ -289,7 +297,7 @@ def _restore(episode: Episode) -> str:
     # None; an environment that gives some, or a scheduler that skips steps, finds them again.
     if paths := episode.pattern.first_paths:
         first = {
-            "/".join(path): json_codec.encode(_bytes_to_list(episode.columns[path][0]))
+            "/".join(path): json_codec.encode(_bytes_to_list(_end(episode.columns[path], 0)))
             for path in paths
         }
         restore += f',"first":{json.dumps(first)}'

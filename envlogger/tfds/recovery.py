@@ -64,25 +64,25 @@ def recover_sessions(target: dataset.DatasetDirectory) -> Report:
     """Does what `recover` does, in a dataset that is open for writing."""
     report = Report()
     for session_id in target.session_ids():
+        directory = target.session_path(session_id)
+        sealing = session.Lock(directory, session.SEALER_LOCK)
+        writer = None
         try:
             writer = target.take_over(session_id)
             if writer is None:
                 report.live.append(session_id)
                 continue
-            directory = target.session_path(session_id)
-            sealing = session.Lock(directory, session.SEALER_LOCK)
             # A helper that outlived its writer is at it already; when it is done, nothing is left.
             sealing.acquire()
-        except FileNotFoundError:
-            continue  # it has just finished
-        try:
             if os.path.isdir(directory):
                 report.recovered[session_id] = _recover_session(target, session_id)
         except (errors.EnvLoggerError, OSError, ValueError) as error:
-            report.failed[session_id] = str(error)
+            if os.path.isdir(directory):  # otherwise a helper has just finished it
+                report.failed[session_id] = str(error)
         finally:
             sealing.release()
-            writer.release()
+            if writer is not None:
+                writer.release()
     return report
 
 

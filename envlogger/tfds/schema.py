@@ -143,8 +143,9 @@ class Schema:
                 path[: len(feature.path)] == feature.path or feature.path[: len(path)] == path
             ):
                 raise errors.ValueMismatchError(
-                    f"{name}: got {_nesting(feature.path, path)}, expected what it was before. A "
-                    "name stands either for a value or for a dict of values."
+                    f"{name}: got {_nesting(feature.path, path)}, expected "
+                    f"{_nesting(path, feature.path)} as before: a name stands for one of these. "
+                    "Rename it, or record into another data_directory."
                 )
         target[feature.path] = feature
 

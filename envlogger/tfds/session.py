@@ -20,8 +20,9 @@ import dataclasses
 import fcntl
 import json
 import os
+import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from envlogger.converters import json_codec
 from envlogger.tfds import dataset_files, schema, shards, structure
@@ -190,12 +191,14 @@ class Journal:
 
 
 class Lock:
-    """An exclusive lock that ends with the process that holds it.
+    """An exclusive lock that ends with the process that holds it; its forks don't have it.
 
     Args:
       directory: The session's directory.
       name: Which of its locks.
     """
+
+    _taken: ClassVar[weakref.WeakSet[Lock]] = weakref.WeakSet()
 
     def __init__(self, directory: str, name: str = _WRITER_LOCK) -> None:
         self._path = os.path.join(directory, name)
@@ -211,6 +214,7 @@ class Lock:
             os.close(descriptor)
             return False
         self._descriptor = descriptor
+        self._taken.add(self)
         return True
 
     def release(self) -> None:
@@ -218,6 +222,17 @@ class Lock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        self._taken.discard(self)
+
+    @classmethod
+    def _drop_all(cls) -> None:
+        for lock in list(cls._taken):
+            lock.release()
+
+
+# A lock lasts until the last copy of its descriptor is closed, and a fork has copies of them all:
+# a worker that outlived its parent would keep the parent's session from being recovered.
+os.register_at_fork(after_in_child=Lock._drop_all)
 
 
 def sync_directory(directory: str) -> None:

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From chunks of episodes to elements: cuts, shuffles, decodes and batches them.
+
+An element (a transition, a window) is a list of row numbers of the chunk: two, or `length`. Elements
+are cut out in blocks, so that what overlapping windows take does not grow with the episode.
+
+    chunk   rows (N, ...)                                at (E, k)
+      without a shuffle: slices of it, so that a row is decoded once for all elements that hold it
+    block   rows (hi - lo, ...)                          at (B, k), from lo on
+      decode, gather
+    batch   rows (B, k, ...)
+
+      else: rows per element, so that elements can be taken apart before anything is decoded
+    block   rows (B, k, ...)
+      unbatch, shuffle, batch, decode
+    batch   rows (B, k, ...)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from envlogger.tfds.loaders import columns as columns_lib
+from envlogger.tfds.loaders import decoding, sources
+from envlogger.tfds.loaders.columns import Column, Rows, Tensor
+from envlogger.tfds.loaders.shuffling import Shuffle, check_count, check_kind
+
+# A block is of this size when decoded: large enough for few calls, small enough for many cores.
+_BLOCK_BYTES = 4 << 20
+_BLOCK_ELEMENTS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """Elements of a chunk.
+
+    Attributes:
+      rows: The stored rows of each column, by name: (N, ...).
+      at: Which rows each of the E elements has: (E, k) int64, rising.
+      extras: What else the elements have, by name: (E, ...) tensors, or tuples of them.
+    """
+
+    rows: dict[str, Rows]
+    at: Tensor
+    extras: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batching:
+    """How elements are handed out: what all loaders of elements have in common.
+
+    Attributes:
+      shuffle: What to shuffle.
+      batch_size: Elements per batch; None for single elements.
+      drop_remainder: Whether to leave out a last batch that is not full.
+      interleave: The elements of so many episodes alternate.
+      read_config: A `tfds.ReadConfig`.
+    """
+
+    shuffle: Shuffle
+    batch_size: int | None
+    drop_remainder: bool
+    interleave: int
+    read_config: Any
+
+    @classmethod
+    def of(
+        cls,
+        batch_size: int | None,
+        drop_remainder: bool,
+        shuffle: Shuffle | None,
+        interleave: int,
+        read_config: Any,
+    ) -> Self:
+        """Returns the options as the loaders take them, checked and with their defaults.
+
+        Raises:
+          OptionError: One of them is not allowed.
+        """
+        if batch_size is not None:
+            batch_size = check_count("batch_size", batch_size)
+        interleave = check_count("interleave", interleave)
+        shuffle = check_kind("shuffle", shuffle, Shuffle) or Shuffle()
+        read_config = check_kind("read_config", read_config, tfds.ReadConfig) or tfds.ReadConfig()
+        return cls(shuffle, batch_size, drop_remainder, interleave, read_config)
+
+
+def chunks(parts: Sequence[sources.Part], columns: Sequence[Column], batching: Batching) -> Any:
+    """Returns chunks of episodes: rows by column (N, ...), and the lengths of the episodes (n,) int64.
+
+    The rows of columns that are not late are decoded.
+    """
+    where = ", ".join(part.where for part in parts)
+
+    def parse(element: dict[str, Tensor]) -> tuple[dict[str, Rows], Tensor]:
+        rows, lengths = columns_lib.parse(element[sources.RECORD], columns, where)
+        for column in columns:
+            if not decoding.is_late(column):
+                rows[column.name] = decoding.decode(column, rows[column.name])
+        return rows, lengths
+
+    records = sources.read_records(parts, batching.shuffle, batching.read_config)
+    records = records.batch(sources.chunk_size(parts, batching.interleave))
+    return sources.map_in_parallel(records, parse, batching.read_config)
+
+
+def shuffled(dataset: Any, batching: Batching) -> Any:
+    """Returns single elements in the order that was asked for."""
+    shuffle = batching.shuffle
+    return dataset.shuffle(shuffle.steps, seed=shuffle.seed) if shuffle.steps else dataset
+
+
+def rebatched(dataset: Any, size: int, batching: Batching) -> Any:
+    """Returns batches of any size as shuffled batches of `size`."""
+    drop = batching.drop_remainder and batching.batch_size is not None
+    if batching.shuffle.steps:
+        return shuffled(dataset.unbatch(), batching).batch(size, drop_remainder=drop)
+    return dataset.rebatch(size, drop_remainder=drop)
+
+
+def block_elements(columns: Sequence[Column], rows_per_element: int) -> int:
+    """Returns how many elements to decode at a time."""
+    size = sum(map(decoding.row_bytes, columns)) * rows_per_element
+    return max(min(_BLOCK_BYTES // max(size, 1), _BLOCK_ELEMENTS), 1)
+
+
+def take(rows: Rows, indices: Tensor) -> Rows:
+    """Returns rows by their numbers, of each part of a column."""
+    return tf.nest.map_structure(lambda part: tf.gather(part, indices), rows)
+
+
+def elements(
+    source: Any,
+    cut: Callable[..., Cut],
+    build: Callable[[dict[str, Any], dict[str, Any]], Any],
+    columns: Sequence[Column],
+    widths: Mapping[str, int],
+    is_overlapping: bool,
+    batching: Batching,
+) -> Any:
+    """Returns a dataset of elements.
+
+    Args:
+      source: A dataset of what `cut` takes: of tuples.
+      cut: Cuts one chunk.
+      build: Makes a batch: from the values of each column, by name, (B, k, ...), and the extras.
+      columns: Those of the rows.
+      widths: How many of an element's k rows, the first ones, are needed of each column, by name.
+      is_overlapping: Whether a row is part of more than one element, so that it had better be decoded
+        before it is copied.
+      batching: How to hand out the elements.
+    """
+    size = block_elements(columns, max(widths.values(), default=1))
+    shuffle, config = batching.shuffle, batching.read_config
+    in_slices = is_overlapping and not shuffle.steps and batching.interleave == 1
+
+    def cut_blocks(*chunk: Any) -> Any:
+        whole = cut(*chunk)
+        count = tf.shape(whole.at, tf.int64)[0]
+
+        def block(index: Tensor) -> Any:
+            part = slice(index * size, (index + 1) * size)
+            at = whole.at[part]
+            extras = tf.nest.map_structure(lambda value: value[part], whole.extras)
+            if in_slices:
+                low, high = tf.reduce_min(at), tf.reduce_max(at) + 1
+                rows = tf.nest.map_structure(lambda rows: rows[low:high], whole.rows)
+                return rows, extras, at - low
+            rows = {name: take(whole.rows[name], at[:, :width]) for name, width in widths.items()}
+            return rows, extras
+
+        return tf.data.Dataset.range(-(-count // size)).map(sources.as_is(block))
+
+    def finish_slice(rows: dict[str, Rows], extras: dict[str, Any], at: Tensor) -> Any:
+        decoded = {column.name: decoding.decode(column, rows[column.name]) for column in late}
+        values = {
+            column.name: take(decoded.get(column.name, rows[column.name]), at[:, :width])
+            for column, width in ((c, widths[c.name]) for c in columns)
+        }
+        return build(values, extras)
+
+    def finish_elements(rows: dict[str, Rows], extras: dict[str, Any]) -> Any:
+        for column in late:
+            rows[column.name] = _decode_elements(column, rows[column.name], widths[column.name])
+        return build(rows, extras)
+
+    late = [column for column in columns if decoding.is_late(column)]
+    dataset = source.flat_map(sources.as_is(cut_blocks))
+    if in_slices:
+        dataset = sources.map_in_parallel(dataset, finish_slice, config)
+    else:
+        if shuffle.steps:
+            dataset = rebatched(dataset, batching.batch_size or size, batching)
+        dataset = sources.map_in_parallel(dataset, finish_elements, config)
+    if batching.batch_size is None:
+        dataset = dataset.unbatch()
+    elif not shuffle.steps:
+        dataset = rebatched(dataset, batching.batch_size, batching)
+    return sources.prefetch(dataset, config)
+
+
+def _decode_elements(column: Column, rows: Rows, width: int) -> Any:
+    """Decodes rows (B, k, ...)."""
+    flat = tf.nest.map_structure(_merge_two, rows)
+    return tf.nest.map_structure(
+        lambda values: _split_two(values, width), decoding.decode(column, flat)
+    )
+
+
+def _merge_two(rows: Rows) -> Rows:
+    if isinstance(rows, tf.RaggedTensor):
+        return rows.merge_dims(0, 1)
+    return tf.reshape(rows, tf.concat([[-1], tf.shape(rows)[2:]], 0))
+
+
+def _split_two(values: Any, width: int) -> Any:
+    if isinstance(values, tf.RaggedTensor):
+        return tf.RaggedTensor.from_uniform_row_length(values, width)
+    shape = tf.shape(values)[1:]
+    result = tf.reshape(values, tf.concat([[-1, width], shape], 0))
+    return tf.ensure_shape(result, (None, width, *values.shape[1:]))
+
+
+# --- rows of episodes ------------------------------------------------------------------------------
+
+
+def starts_of(lengths: Tensor) -> Tensor:
+    """Returns the row that each episode of a chunk starts at: (n,) int64."""
+    return tf.cumsum(lengths, exclusive=True)
+
+
+def interleaved(counts: Tensor, interleave: int) -> Tensor:
+    """Returns the order in which the elements of groups of `interleave` episodes alternate.
+
+    Args:
+      counts: (n,) int64: how many elements each episode has.
+      interleave: How many episodes make a group.
+
+    Returns:
+      (E,) int64: numbers of elements: the first ones of all episodes of a group, then the second ones,
+      and so on.
+    """
+    episode = tf.repeat(tf.range(tf.shape(counts, tf.int64)[0]), counts)
+    position = tf.range(tf.reduce_sum(counts)) - tf.repeat(starts_of(counts), counts)
+    group = episode // interleave
+    longest = tf.reduce_max(tf.concat([counts, [1]], 0))
+    return tf.argsort(group * longest + position, stable=True)

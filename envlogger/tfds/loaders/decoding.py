@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decodes the rows of a column all at once; the values are those of stock TFDS, bit for bit.
+
+What is slow in TFDS is a call for each step. Values that are stored as they are need no decoding;
+raw bytes (`encoding="bytes"` and `"zlib"`) are decoded by one call for all rows. Everything else goes
+through TFDS's own decoders as it does in a `tfds.features.Sequence`: one call for each row, but inside
+of one op.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from envlogger.tfds.loaders.columns import Column, Rows, Tensor
+
+# Raw values from this size on are decoded late, like images: what has been parsed but is not part of
+# any element that is given out is not copied once more.
+_LATE_BYTES = 1 << 10
+
+
+def is_late(column: Column) -> bool:
+    """Whether to decode after elements were cut, shuffled and batched: where it costs something."""
+    encoding = _raw_encoding(column)
+    if encoding is None:
+        return not _is_stored_as_is(column)
+    shape = column.feature.shape
+    itemsize: int = column.feature.tf_dtype.size
+    return None in shape or math.prod(shape) * itemsize >= _LATE_BYTES
+
+
+def is_stackable(column: Column) -> bool:
+    """Whether the values of all steps have one shape, so that they can be batched."""
+    return column.rank > 0 or None not in column.feature.shape
+
+
+def row_bytes(column: Column) -> int:
+    """Returns about how much memory a decoded row takes."""
+    if isinstance(column.feature.shape, Mapping):
+        return 1 << 10
+    size = math.prod(dim or 16 for dim in column.feature.shape)
+    itemsize: int = column.feature.tf_dtype.size
+    return size * max(itemsize, 1)
+
+
+def decode(column: Column, rows: Rows) -> Tensor:
+    """Returns the values of N rows: (N, ...), ragged where they differ in shape.
+
+    Images whose size is not known beforehand are stacked; if they differ in size, that is an
+    InvalidArgumentError at runtime.
+    """
+    if _is_stored_as_is(column):
+        return rows
+    encoding = _raw_encoding(column)
+    if encoding is not None:
+        if encoding == "zlib":
+            rows = tf.io.decode_compressed(rows, compression_type="ZLIB")
+        return _from_bytes(rows, column.feature)
+    if column.rank:
+        return column.feature.decode_ragged_example(rows)
+    return column.feature.decode_batch_example(rows)
+
+
+def decode_one(column: Column, row: Rows) -> Tensor:
+    """Returns the value of one row as TFDS decodes it: of any shape."""
+    return column.feature.decode_example(row)
+
+
+def _is_stored_as_is(column: Column) -> bool:
+    """Whether the parsed rows already are the values."""
+    feature = column.feature
+    if isinstance(feature, tfds.features.Tensor):
+        is_own = type(feature).decode_example is tfds.features.Tensor.decode_example
+        return is_own and _encoding(feature) == "none" and not isinstance(column.info, Mapping)
+    return type(feature).decode_example is tfds.features.FeatureConnector.decode_example
+
+
+def _raw_encoding(column: Column) -> str | None:
+    """Returns "bytes" or "zlib" if rows are strings that `_from_bytes` decodes."""
+    feature = column.feature
+    if (
+        column.rank
+        or isinstance(column.info, Mapping)
+        or not isinstance(feature, tfds.features.Tensor)
+        or type(feature).decode_example is not tfds.features.Tensor.decode_example
+        or (None in feature.shape and 0 in feature.shape)
+    ):
+        return None
+    encoding = _encoding(feature)
+    return encoding if encoding in ("bytes", "zlib") else None
+
+
+def _encoding(feature: Any) -> str:
+    # Tensor has no public attribute for it, but what it writes to features.json is public.
+    content = tfds.features.Tensor.to_json_content(feature)
+    encoding: str = content.encoding
+    return encoding or "none"
+
+
+def _from_bytes(rows: Tensor, feature: Any) -> Tensor:
+    shape, dtype = feature.shape, feature.tf_dtype
+    if None not in shape:
+        values = _decode_raw(rows, dtype)
+        dims = tf.concat([tf.shape(rows), tf.constant(shape, tf.int32, (len(shape),))], 0)
+        return tf.ensure_shape(tf.reshape(values, dims), (None, *shape))
+    # Rows of unequal length: their bytes in one string, and how many values each of them has.
+    values = _decode_raw(tf.strings.reduce_join(rows), dtype)
+    varying = shape.index(None)
+    before, after = shape[:varying], shape[varying + 1 :]
+    lengths = tf.strings.length(rows, out_type=tf.int64)
+    lengths //= dtype.size * math.prod(before) * math.prod(after)
+    values = tf.RaggedTensor.from_row_lengths(
+        tf.reshape(values, (-1, *after)), tf.repeat(lengths, math.prod(before))
+    )
+    for dim in reversed(before):
+        values = tf.RaggedTensor.from_uniform_row_length(values, dim)
+    return values
+
+
+def _decode_raw(rows: Tensor, dtype: Any) -> Tensor:
+    # TensorFlow has no raw decoder for uint64.
+    if dtype == tf.uint64:
+        return tf.bitcast(tf.io.decode_raw(rows, tf.int64), tf.uint64)
+    return tf.io.decode_raw(rows, dtype)

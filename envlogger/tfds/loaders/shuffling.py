@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the loaders shuffle, and checks of the options that they share."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from typing import Any
+
+from envlogger import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Shuffle:
+    """What to shuffle; by default nothing.
+
+    The three can be combined. They differ in what they cost and in how far elements get:
+
+        files      nothing in memory; episodes of a file stay together as far as interleaving lets them
+        episodes   a buffer of serialized episodes
+        steps      a buffer of elements; images in it are compressed still, if they are on disk
+
+    Attributes:
+      files: Whether the shards are read in random order; and where there are several datasets, whether
+        episodes are drawn from all of them at random instead of from one after the other.
+      episodes: The size of the buffer that episodes are drawn from; 0 keeps their order.
+      steps: The size of the buffer that elements (steps, transitions, windows) are drawn from; 0 keeps
+        their order. With 1 there is nothing to choose from.
+      seed: Makes the order the same in each run; each epoch still has another one. None for an order
+        that cannot be foretold.
+
+    Raises:
+      OptionError: A size is negative, or not an integer.
+    """
+
+    files: bool = False
+    episodes: int = 0
+    steps: int = 0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the sizes."""
+        if not isinstance(self.files, bool):
+            raise errors.OptionError(f"Shuffle.files: got {self.files!r}, expected a bool.")
+        check_count("Shuffle.episodes", self.episodes, at_least=0)
+        check_count("Shuffle.steps", self.steps, at_least=0)
+        if self.seed is not None:
+            check_count("Shuffle.seed", self.seed, at_least=None)
+
+
+def check_count(name: str, value: Any, *, at_least: int | None = 1) -> int:
+    """Returns an integer option as int.
+
+    Raises:
+      OptionError: It is not an integer, or less than `at_least`.
+    """
+    expected = "an integer" if at_least is None else f"an integer of at least {at_least}"
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        count = operator.index(value)
+    except TypeError:
+        raise errors.OptionError(f"{name}: got {value!r}, expected {expected}.") from None
+    if at_least is not None and count < at_least:
+        raise errors.OptionError(f"{name}: got {count}, expected {expected}.")
+    return count
+
+
+def check_kind(name: str, value: Any, kind: type[Any]) -> Any:
+    """Returns an option that may be None.
+
+    Raises:
+      OptionError: It is neither None nor of its kind.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise errors.OptionError(f"{name}: got {value!r}, expected a {kind.__name__} or None.")
+    return value
