@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=_RESULTS, help="where results are saved")
     arguments = parser.parse_args()
     installs.run_inside("growth", "growth")
-    from benchmarks import growth_plots, meter
+    from benchmarks import meter
 
     meter.become_reaper()  # so that the helper is found wherever it goes
     steps = _STEPS // (_QUICKER if arguments.quick else 1)
@@ -57,6 +57,8 @@ def main() -> None:
         document["sessions"] = list(
             _sessions(folder, _EPISODES_BETWEEN // (_QUICKER if arguments.quick else 1))
         )
+    from benchmarks import growth_plots  # late: Matplotlib takes memory
+
     arguments.output.mkdir(parents=True, exist_ok=True)
     stem = arguments.output / f"{document['date']}-growth"
     stem.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")

@@ -21,6 +21,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     )
     for line, (name, points) in zip(axes, curves.items(), strict=False):
         steps = [point["steps"] / 1e3 for point in points]
+        line[0].set_yscale("log")
         for axis, title, series in (
             (line[0], "µs per step", {"mean": "mean_us", "p99.9": "p99_9_us"}),
             (
@@ -33,7 +34,6 @@ def draw(document: dict[str, Any], path: Path) -> None:
             for color, (label, key) in zip(_COLORS, series.items(), strict=False):
                 axis.plot(steps, [point[key] for point in points], color=color, label=label)
             _finish(axis, f"{name}: {title}", "thousand steps", has_legend=len(series) > 1)
-        line[0].set_yscale("log")
     _publishing(axes[-1][0], curves)
     sessions = document["sessions"]
     episodes = [point["episodes"] / 1e3 for point in sessions]
@@ -48,9 +48,9 @@ def draw(document: dict[str, Any], path: Path) -> None:
 
 def _publishing(axis: Any, curves: dict[str, Any]) -> None:
     for color, (name, points) in zip(_COLORS, curves.items(), strict=False):
-        behind = [100 * (p["episodes"] - p["published"]) / points[-1]["episodes"] for p in points]
+        behind = [p["episodes"] - p["published"] for p in points]
         axis.plot([p["steps"] / 1e3 for p in points], behind, color=color, label=name)
-    _finish(axis, "finished, not yet published: % of all episodes", "thousand steps")
+    _finish(axis, "episodes finished, but not yet published", "thousand steps")
     axis.legend(frameon=False, fontsize=9)
 
 

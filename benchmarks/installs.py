@@ -25,8 +25,8 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "envlogger-1.2": ("envlogger==1.2", "numpy<2", "protobuf<6", *_REAL_ENVIRONMENT),
     "tfds": (*_TENSORFLOW, *_REAL_ENVIRONMENT),
     "rlds": ("rlds==0.1.8", *_TENSORFLOW, *_REAL_ENVIRONMENT),
-    # Pillow: Minari imports it and does not declare it.
-    "minari": ("minari[hdf5]==0.5.*", "pillow", *_REAL_ENVIRONMENT),
+    # `create` brings JAX, which recording imports; Pillow it imports, too, and does not declare.
+    "minari": ("minari[create,hdf5]==0.5.*", "pillow", *_REAL_ENVIRONMENT),
     # What these programs themselves need.
     "report": ("matplotlib>=3.8", "numpy", "tqdm>=4.66"),
     "growth": ("-e", str(ROOT), "matplotlib>=3.8", "tqdm>=4.66"),
@@ -48,7 +48,7 @@ def command(name: str, module: str, *arguments: str) -> list[str]:
 
 def variables(name: str) -> dict[str, str]:
     """Returns the environment variables to run it with."""
-    found = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    found = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     libraries = [str(path.parent) for path in (_FOLDER / name / "debian").rglob(_GMP[0])]
     if libraries:
         found["LD_LIBRARY_PATH"] = ":".join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")])

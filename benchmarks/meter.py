@@ -66,13 +66,16 @@ def run(
             continue
         if now > deadline:
             _kill(descendants())
-            raise RuntimeError(
-                f"{'Processes that it started' if ended else 'The command'} did not end in time."
-            )
+            who = "The command" if ended is None else "Something that it started"
+            raise RuntimeError(f"{who} did not end in time.")
         if sample_memory and polls % _SAMPLE_EVERY == 0:
             peak = max(peak, memory_mb(descendants()))
         polls += 1
-        time.sleep(_POLL_S)
+        try:
+            time.sleep(_POLL_S)
+        except KeyboardInterrupt:
+            _kill(descendants())
+            raise
     if status:
         raise RuntimeError(f"The command ended with {status}.")
     outlived_s = time.monotonic() - ended if ended is not None else 0.0

