@@ -21,14 +21,10 @@ _BLUE, _ORANGE, _GREY = "#1f6f8b", "#e07a1f", "#9aa5b1"
 def print_dataset(run: demo_loading.Run, element_spec: dict[str, Any]) -> None:
     """Prints what an element looks like and the first and last steps of an episode."""
     print(f"\n{run.name}: tfds.load(...).element_spec")
-    rows: list[tuple[str, ...]] = []
-    for key, spec in sorted(element_spec.items(), key=lambda item: item[0] == "steps"):
-        if key == "steps":
-            rows.append(("steps", "tf.data.Dataset of", ""))
-            spec = demo_loading.flatten(spec.element_spec, "  ")
-            rows += [(path, leaf.dtype.name, str(leaf.shape)) for path, leaf in spec.items()]
-        else:
-            rows.append((key, spec.dtype.name, str(spec.shape)))
+    episode = {key: spec for key, spec in element_spec.items() if key != "steps"}
+    rows = leaf_rows(episode, "")
+    rows.append(("steps", "tf.data.Dataset of", ""))
+    rows += leaf_rows(element_spec["steps"].element_spec, "  ")
     print_table(("feature", "dtype", "shape"), rows, align="<<<")
 
     last = len(run.steps["reward"]) - 1
@@ -43,6 +39,12 @@ def print_dataset(run: demo_loading.Run, element_spec: dict[str, Any]) -> None:
         f"\n{run.name}: steps of the first episode (action, reward, discount of the last: padding)"
     )
     print_table(("t", *titles, "is"), rows, align=">" * (len(names) + 1) + "<")
+
+
+def leaf_rows(spec: dict[str, Any], indent: str) -> list[tuple[str, ...]]:
+    """Returns path, dtype and shape of each leaf."""
+    leaves = demo_loading.flatten(spec, indent).items()
+    return [(path, leaf.dtype.name, str(leaf.shape)) for path, leaf in leaves]
 
 
 def print_totals(runs: Sequence[demo_loading.Run]) -> None:

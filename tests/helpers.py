@@ -140,7 +140,9 @@ def read_metadata(path: Any) -> list[Any]:
 
 
 def expected_steps(
-    timesteps: Sequence[dm_env.TimeStep], actions: Sequence[Any], custom: Sequence[Any] | None = None
+    timesteps: Sequence[dm_env.TimeStep],
+    actions: Sequence[Any],
+    custom: Sequence[Any] | None = None,
 ) -> list[step_data.StepData]:
     """Returns what is logged of an episode."""
     custom = custom or [None] * len(timesteps)

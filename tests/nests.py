@@ -127,6 +127,17 @@ def has_distinct_names(template: Any) -> bool:
     return len(set(names)) == len(names) and not any("/".join(g) in names for g in groups)
 
 
+def varies(template: Any) -> bool:
+    """Whether some values of a template differ in shape."""
+    if isinstance(template, Optional):
+        return varies(template.template)
+    if isinstance(template, Mapping):
+        return any(map(varies, template.values()))
+    if isinstance(template, list | tuple):
+        return any(map(varies, template))
+    return template is not None and None in template.shape
+
+
 def draw(template: Any, n: int, rng: np.random.Generator) -> Any:
     """Returns the n-th value of a template."""
     if template is None:

@@ -29,7 +29,7 @@ _LAYERS = (
     ("envlogger.tfds.features", "envlogger.tfds.structure"),
     ("envlogger.tfds.example", "envlogger.tfds.images"),
     ("envlogger.converters",),
-    ("envlogger.errors", "envlogger.step_data"),
+    ("envlogger.errors", "envlogger.step_data", "envlogger.version"),
 )
 
 _RECORD = """
@@ -106,20 +106,11 @@ def _imports(path):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = {f"{node.module}.{alias.name}" for alias in node.names}
+            names = [node.module if name not in _MODULES else name for name in found]
         else:
             continue
-        for name in names:
-            if name.split(".")[0] == "envlogger":
-                yield _module_of(name)
-
-
-def _module_of(name):
-    """Returns the module that a dotted name is, or is defined in."""
-    while name not in _MODULES:
-        name, _, _ = name.rpartition(".")
-        assert name
-    return name
+        yield from (name for name in names if name.split(".")[0] == "envlogger")
 
 
 def _module_name(path):
@@ -148,7 +139,7 @@ def test_imports_point_down(module):
 
 
 def test_no_module_imports_itself_by_way_of_others():
-    # A package's __init__ is left out where it is only passed through.
+    # `from package import module` counts as an import of the module alone.
     try:
         graphlib.TopologicalSorter(_IMPORTS).prepare()
     except graphlib.CycleError as error:

@@ -180,7 +180,7 @@ def test_backends(run):
         assert len(reader.steps) == 18
     writer = in_memory_backend.InMemoryBackendWriter()
     assert len(envlogger.Reader(writer).steps) == 0
-    with pytest.raises(errors.OptionError, match="backend: got .*expected a BackendReader"):
+    with pytest.raises(errors.OptionError, match=r"backend: got .*expected a BackendReader"):
         envlogger.Reader(run, backend=envlogger.BackendType.IN_MEMORY)
 
 
@@ -348,7 +348,9 @@ def test_datasets_that_tfds_wrote(tmp_path):
         assert last.timestep.last()
         # The action beside the observation from which it was taken leads to the next timestep.
         assert_same([middle.action, last.action], [np.int32(0), np.int32(1)])
-        assert_same([middle.timestep.reward, last.timestep.reward], [np.float32(0), np.float32(0.5)])
+        assert_same(
+            [middle.timestep.reward, last.timestep.reward], [np.float32(0), np.float32(0.5)]
+        )
         assert_same(last.custom_data, {"language": b"word 2"})
         assert single.action is None
         assert list(reader.episode_metadata()) == [{"task": b"walk"}] * 2
@@ -358,5 +360,5 @@ def test_datasets_that_tfds_wrote(tmp_path):
 def test_datasets_in_other_files_are_refused(tmp_path):
     _write_with_tfds(tmp_path, "tfrecord")
 
-    with pytest.raises(errors.DatasetError, match="got a dataset in tfrecord files.*tfds.load"):
+    with pytest.raises(errors.DatasetError, match=r"got a dataset in tfrecord files.*tfds\.load"):
         envlogger.Reader(tmp_path)

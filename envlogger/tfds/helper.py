@@ -205,7 +205,7 @@ class _Loop:
                 sealer = sealer or Sealer(self._target, self._session_id)
                 sealer.seal(under_pressure=_PRESSURE in commands)
                 if _PUBLISH in commands:
-                    sealer.publish()
+                    sealer.flush()
                 self._sync(sealer)
                 if is_over:
                     sealer.finish()

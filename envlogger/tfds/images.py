@@ -83,3 +83,7 @@ def _threads() -> futures.ThreadPoolExecutor:
     from concurrent import futures
 
     return futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+
+
+# A fork has the executor, but none of its threads.
+os.register_at_fork(after_in_child=_threads.cache_clear)

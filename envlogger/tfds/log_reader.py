@@ -57,6 +57,14 @@ class LogReader:
         """The first row that was not handed out as part of an episode."""
         return self._begin
 
+    @property
+    def ends_with_last(self) -> bool:
+        """Whether the rows that were not handed out end with a LAST step."""
+        if self.num_rows == self._begin:
+            return False
+        segment = next(s for s in reversed(self._segments) if s.count)
+        return bool(segment.records["step_type"][segment.count - 1] == episode.LAST_STEP)
+
     def refresh(self) -> None:
         """Looks for new rows."""
         self._find_segments()

@@ -39,7 +39,14 @@ class Recorder:
             self._specs.update(spec_leaves(specs.get(name), (slot,)))
         # Features that have had one value only: the second may show that a dimension varies.
         self._young: set[Path] = set()
+        # Of metadata the last value of an episode counts, and it may have grown till then.
+        self._young_metadata: set[Path] = set()
         self._warned_first = False
+
+    def begin_episode(self) -> None:
+        """Fixes all shapes: the episode before may be published, with the features as they are."""
+        self._young.clear()
+        self._young_metadata.clear()
 
     def row(self, data: step_data.StepData) -> Row:
         """Returns a step as a row.
@@ -98,6 +105,10 @@ class Recorder:
                 self._refuse_if_given(leaf_path)
                 known = draft.infer(leaf_path, array, array.shape)
                 draft.add(known, to_episode=True)
+                self._young_metadata.add(leaf_path)
+            elif leaf_path in self._young_metadata and (wider := schema.widened(known, array)):
+                known = draft.infer(leaf_path, array, wider)
+                draft.add(known, to_episode=True)
             found[leaf_path] = schema.conform(known, _code(shape, path, leaf_path), array)
         self.schema.episode = draft.episode
         return shape, found
@@ -126,9 +137,8 @@ class Recorder:
             return array
         if path in young:
             young.discard(path)
-            shape = schema.generalise(feature, array.shape)
-            if shape is not None and shape != feature.shape and array.dtype == feature.dtype:
-                draft.add(draft.infer(path, array, shape))
+            if wider := schema.widened(feature, array):
+                draft.add(draft.infer(path, array, wider))
                 return array
         return schema.conform(feature, code, array)
 
@@ -204,19 +214,21 @@ def _check_same_leaves(
 
 
 def _compare_to_spec(path: Path, code: str, array: npt.NDArray[Any], spec: Any) -> str | None:
+    """Returns how a value differs from its spec, or None."""
     if spec is None:
         return None
-    same_kind = array.dtype.kind == np.dtype(spec.dtype).kind
-    # A Python number has no width of its own; text has none either.
-    fits = same_kind if code in "bif" else array.dtype == spec.dtype or array.dtype.kind == "O"
+    dtype, shape = structure.logged_form(code, array)
+    wanted = np.dtype(spec.dtype)
     if code == "i":
-        fits = np.dtype(spec.dtype).kind in "iuf"
-    if fits and array.shape == tuple(spec.shape):
+        fits = wanted.kind in "iuf"  # a Python number has no width of its own
+    elif code in "bfc" or dtype.kind in "OUS":
+        fits = wanted.kind == dtype.kind or {wanted.kind, dtype.kind} <= set("OUS")
+    else:
+        fits = dtype == wanted
+    if fits and shape == tuple(spec.shape):
         return None
-    got = schema.describe(array.dtype, array.shape)
-    return (
-        f"{errors.format_path(path)}: got {got}, the spec says {spec.dtype} of shape {spec.shape}"
-    )
+    got = schema.describe(dtype, shape)
+    return f"{errors.format_path(path)}: got {got}, the spec says {wanted} of shape {spec.shape}"
 
 
 __all__ = ["Recorder", "spec_leaves"]

@@ -275,6 +275,13 @@ def generalise(feature: Feature, shape: tuple[int, ...]) -> features_lib.Shape |
     return tuple(dim if dim == old else None for dim, old in zip(shape, feature.shape, strict=True))
 
 
+def widened(feature: Feature, array: npt.NDArray[Any]) -> features_lib.Shape | None:
+    """Returns the shape that covers a feature's and a leaf's, or None if it is the feature's."""
+    shape = generalise(feature, array.shape)
+    fits = shape is None or shape == feature.shape or array.dtype != feature.dtype
+    return None if fits else shape
+
+
 def check_names(names: Iterable[Any], source: str) -> None:
     """Refuses metadata keys that RLDS or this library uses for something else.
 

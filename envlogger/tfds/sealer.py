@@ -77,6 +77,13 @@ class Sealer:
             self.publish()
         return self._log.first_row > begun
 
+    def flush(self) -> None:
+        """Seals and publishes the episodes that are finished, the last one among them."""
+        self.seal()
+        if self._log.ends_with_last:
+            self._add_rows(self._log.num_rows, End.LAST)
+        self.publish()
+
     def finish(self) -> None:
         """Seals and publishes all rows; the writer is gone or waits. Removes the session."""
         self.seal()

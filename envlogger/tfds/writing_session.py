@@ -66,7 +66,8 @@ class WritingSession:
             self._sealing.wake,
         )
         self._writes = self._log.writes
-        self._journaled: dict[Path, Feature] = dict(of.episode)
+        self._journaled: dict[Path, Feature] = dict(schema.Schema().episode)
+        self._journal_episode_features()  # those that the caller or the dataset gives
         self._pid = os.getpid()
         _sessions.add(self)
         # Closes at the end of the process, or when nobody has the session any more.
@@ -78,6 +79,7 @@ class WritingSession:
         """Records a step. Once this returns, it survives the death of the process."""
         if is_new_episode:
             self._sealing.check()
+            self._recorder.begin_episode()
         for write in self._writes:
             if write(timestep, action, custom_data, is_new_episode):
                 return
@@ -99,10 +101,7 @@ class WritingSession:
         """Sets the metadata of the episode of the last step."""
         self._check_open()
         shape, leaves = self._recorder.metadata(value)
-        for path, feature in self._recorder.schema.episode.items():
-            if path not in self._journaled:
-                self._journal.add_episode_feature(feature)
-                self._journaled[path] = feature
+        self._journal_episode_features()
         self._log.add_note(log_reader.encode_note(shape, leaves))
 
     def flush(self) -> None:
@@ -121,6 +120,12 @@ class WritingSession:
         """Seals and publishes everything. May be called more than once."""
         if os.getpid() == self._pid:
             self._finalizer()
+
+    def _journal_episode_features(self) -> None:
+        for path, feature in self._recorder.schema.episode.items():
+            if path[0] != schema.PRESENT and self._journaled.get(path) != feature:
+                self._journal.add_episode_feature(feature)
+                self._journaled[path] = feature
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
@@ -209,7 +214,7 @@ class _Sealing:
         if self._helper is not None:
             self._helper.publish()
         else:
-            self._seal_here(_seal_and_publish)
+            self._seal_here(Sealer.flush)
 
     def close(self) -> None:
         """Seals and publishes everything, and gives up the session."""
@@ -270,8 +275,3 @@ class _Sealing:
                 self._sealer.close()
                 self._sealer = None
             raise
-
-
-def _seal_and_publish(sealer: Sealer) -> None:
-    sealer.seal()
-    sealer.publish()

@@ -114,25 +114,29 @@ def test_read_episodes_says_that_nothing_is_there(tmp_path):
     assert "nowhere" in result.stderr
 
 
-def test_demo_records_loads_and_draws_once(tmp_path):
-    args = ("--walker_episodes=2", "--catch_episodes=3")
+def test_demo_records_what_is_missing_and_shows_all(tmp_path):
+    first = _run("demo.py", "--walker_episodes=1", "--catch_episodes=2", cwd=tmp_path)
+    more = _run("demo.py", "--walker_episodes=1", "--catch_episodes=5", cwd=tmp_path)
+    again = _run("demo.py", "--walker_episodes=1", "--catch_episodes=5", cwd=tmp_path)
 
-    first = _run("demo.py", *args, cwd=tmp_path)
-    (tmp_path / "demo_data/report.png").unlink()
-    second = _run("demo.py", *args, cwd=tmp_path)
-
-    assert "demo_data/walker_walk/1.0.0: recorded 2 episodes" in first.stdout
-    assert "demo_data/bsuite_catch/1.0.0: 3 episodes are there" in second.stdout
-    assert first.stdout.splitlines()[2:] == second.stdout.splitlines()[2:]
-    assert first.stderr == second.stderr == ""
-    picture = (tmp_path / "demo_data/report.png").read_bytes()
-    assert picture.startswith(b"\x89PNG")
-
-
-def test_demo_records_what_is_missing(tmp_path):
-    _run("demo.py", "--walker_episodes=1", "--catch_episodes=2", cwd=tmp_path)
-    _run("demo.py", "--walker_episodes=1", "--catch_episodes=3", cwd=tmp_path)
-
+    assert [result.stdout.splitlines()[:2] for result in (first, more, again)] == [
+        [
+            "demo_data/walker_walk/1.0.0: recorded 1 episodes",
+            "demo_data/bsuite_catch/1.0.0: recorded 2 episodes",
+        ],
+        [
+            "demo_data/walker_walk/1.0.0: 1 episodes are there; remove the directory to record anew",
+            "demo_data/bsuite_catch/1.0.0: recorded 3 episodes",
+        ],
+        [
+            "demo_data/walker_walk/1.0.0: 1 episodes are there; remove the directory to record anew",
+            "demo_data/bsuite_catch/1.0.0: 5 episodes are there; remove the directory to record anew",
+        ],
+    ]
+    assert more.stdout.splitlines()[2:] == again.stdout.splitlines()[2:]
+    assert "  bsuite_catch         5           45      9.0" in again.stdout
+    assert first.stderr == more.stderr == again.stderr == ""
+    assert (tmp_path / "demo_data/report.png").read_bytes().startswith(b"\x89PNG")
     with envlogger.Reader(tmp_path / "demo_data/bsuite_catch/1.0.0") as reader:
         numbers = [metadata["number"] for metadata in reader.episode_metadata()]
-    assert numbers == [0, 1, 2]
+    assert numbers == [0, 1, 2, 3, 4]

@@ -43,7 +43,9 @@ def test_illegal_names(name):
     helpers.check_message(raised, "dataset_name: got", repr(name), "expected", "such as")
 
 
-@pytest.mark.parametrize("version", ["", "1", "1.0", "01.0.0", "1.0.0.0", "v1.0.0", "1.0.x", "١.0.0", 1.0])
+@pytest.mark.parametrize(
+    "version", ["", "1", "1.0", "01.0.0", "1.0.0.0", "v1.0.0", "1.0.x", "\u0661.0.0", 1.0]
+)
 def test_illegal_versions(version):
     with pytest.raises(errors.OptionError) as raised:
         dataset_files.identity_of("/data/x", None, version)

@@ -246,7 +246,9 @@ def test_damage_gives_one_kind_of_error(features, data):
 def test_what_is_cut_off_is_named():
     record = example.serialize({"x": example.bytes_feature([b"abc"])})
 
-    with pytest.raises(errors.CorruptDatasetError, match=r"of \d+ bytes is not a tf\.train\.Example"):
+    with pytest.raises(
+        errors.CorruptDatasetError, match=r"of \d+ bytes is not a tf\.train\.Example"
+    ):
         example.parse(record[:-1])
 
 

@@ -196,9 +196,7 @@ PAIRS = {
     ),
     "zlib": (
         _feature(Encoding.ZLIB),
-        tfds.features.Tensor(
-            shape=(2,), dtype=np.float32, encoding=tfds.features.Encoding.ZLIB
-        ),
+        tfds.features.Tensor(shape=(2,), dtype=np.float32, encoding=tfds.features.Encoding.ZLIB),
     ),
 }
 

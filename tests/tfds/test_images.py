@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -68,6 +69,23 @@ def test_many_images_keep_their_order():
     encoded = images.encode_all(pictures, "png")
 
     assert [int(images.decode(data, 1)[0, 0, 0]) for data in encoded] == list(range(50))
+
+
+def _encode_some():
+    images.encode_all([np.zeros((8, 8, 1), np.uint8)] * 4, "png")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_fork_has_threads_of_its_own():
+    _encode_some()
+    child = multiprocessing.get_context("fork").Process(target=_encode_some)
+    child.start()
+    child.join(60)
+    is_alive = child.is_alive()
+    child.kill()
+
+    assert not is_alive
+    assert child.exitcode == 0
 
 
 def test_what_is_cut_off_or_no_image_is_refused(capfd):

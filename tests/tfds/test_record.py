@@ -195,7 +195,7 @@ def test_counting_steps():
 def test_a_value_that_the_schema_lacks_is_refused():
     episode = _episode(schema.Schema(), ROWS)
 
-    with pytest.raises(errors.ValueMismatchError, match="action.*no feature for"):
+    with pytest.raises(errors.ValueMismatchError, match=r"action.*no feature for"):
         record.encode(episode, schema.Schema())
 
 
@@ -225,7 +225,9 @@ def test_records_of_others_give_dicts_of_numpy_values():
 
     first, middle, last = (back.step(i) for i in range(3))
     assert_same(first.timestep, dm_env.restart({"a": np.float32(0)}))
-    assert_same(middle.timestep, dm_env.transition(np.float64(0.5), {"a": np.float32(1)}, np.float64(1)))
+    assert_same(
+        middle.timestep, dm_env.transition(np.float64(0.5), {"a": np.float32(1)}, np.float64(1))
+    )
     assert last.timestep.last()
     assert_same([first.action, middle.action, last.action], [None, np.int64(10), np.int64(11)])
     assert_same(last.custom_data, {"t": np.int64(2), "text": b"x"})

@@ -131,7 +131,7 @@ def test_names_that_collide(one, other, error, to_episode):
     of = Schema()
     _add(of, one, 0, to_episode=to_episode)
 
-    with pytest.raises(error, match="a/b|a: got"):
+    with pytest.raises(error, match=r"^a(/b(/c)?)?: "):
         _add(of, other, 0, to_episode=to_episode)
 
 
@@ -189,7 +189,7 @@ def test_tfds_reads_the_json_and_writes_the_same(tmp_path):
 
 
 def test_a_dataset_that_is_not_rlds():
-    with pytest.raises(errors.DatasetError, match="no nested feature 'steps'.*Read it with"):
+    with pytest.raises(errors.DatasetError, match=r"no nested feature 'steps'.*Read it with"):
         Schema.from_json({"featuresDict": {"features": {}}})
 
 
@@ -219,7 +219,10 @@ def test_merging_what_differs_is_refused():
         schema.merge(_schema(x=np.zeros(3)), _schema(x=np.zeros(2)))
 
     helpers.check_message(
-        raised, "x: got float64 of shape (3,)", "has float64 of shape (2,)", "another data_directory"
+        raised,
+        "x: got float64 of shape (3,)",
+        "has float64 of shape (2,)",
+        "another data_directory",
     )
 
 

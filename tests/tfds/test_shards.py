@@ -68,6 +68,12 @@ def test_closing_twice(tmp_path):
     assert list(shards.read_all(writer.path, 1)) == [b"one"]
 
 
+def _fill(writer, num_records):
+    for _ in range(num_records):  # the writer buffers 16 MiB
+        writer.add(RECORDS[2])
+    writer.close()
+
+
 @pytest.mark.parametrize("num_records", [1, 400])
 def test_a_full_disk_is_an_os_error(tmp_path, num_records):
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -75,10 +81,8 @@ def test_a_full_disk_is_an_os_error(tmp_path, num_records):
     writer = shards.ShardWriter(str(tmp_path / "shard"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
-        with pytest.raises(OSError, match="the shard could not be written: .*Is the disk full"):
-            for _ in range(num_records):  # the writer buffers 16 MiB
-                writer.add(RECORDS[2])
-            writer.close()
+        with pytest.raises(OSError, match=r"the shard could not be written: .*Is the disk full"):
+            _fill(writer, num_records)
         with pytest.raises(OSError, match="the shard could not be written"):
             writer.close()
     finally:

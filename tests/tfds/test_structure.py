@@ -62,7 +62,7 @@ class _Color(enum.IntEnum):
     RED = 3
 
 
-class _Name(str, enum.Enum):
+class _Name(str, enum.Enum):  # noqa: UP042 (its str() is not its value)
     A = "a"
 
 
@@ -101,7 +101,10 @@ _Pair = collections.namedtuple("_Pair", "one other")
         (collections.OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
         (immutabledict.immutabledict(a=1), {"a": 1}),
         (types.MappingProxyType({"a": 1}), {"a": 1}),
-        ({_Name.A: 1, _Color.RED: 2, np.int64(5): 3, np.str_("s"): 4}, {"a": 1, 3: 2, 5: 3, "s": 4}),
+        (
+            {_Name.A: 1, _Color.RED: 2, np.int64(5): 3, np.str_("s"): 4},
+            {"a": 1, 3: 2, 5: 3, "s": 4},
+        ),
     ],
 )
 def test_subclasses_come_back_as_what_they_derive_from(value, expected):
@@ -166,7 +169,9 @@ def test_what_cannot_be_stored_without_loss_is_refused(value, got):
 def test_an_array_of_text_that_is_not_initialised():
     array = np.full(1, 0x7FFFFFFF, np.uint32).view("<U1")
 
-    with pytest.raises(errors.UnsupportedValueError, match="a: got an array of <U1 that is not text"):
+    with pytest.raises(
+        errors.UnsupportedValueError, match="a: got an array of <U1 that is not text"
+    ):
         structure.flatten(array, ("a",), {})
 
 
