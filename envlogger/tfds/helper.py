@@ -72,7 +72,10 @@ class Helper:
             self._process = subprocess.Popen(
                 # An interpreter that is embedded in a program does not know where it is.
                 [sys.executable or "", "-c", _BOOTSTRAP, *arguments],
+                # Whoever waits for the end of the job's output must not wait for the helper.
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 pass_fds=(target.descriptor, commands, answers),
                 start_new_session=True,
             )

@@ -31,7 +31,7 @@ from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle, check_count, check_kind
 
 # A block is of this size when decoded: large enough for few calls, small enough for many cores.
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 1 << 20
 _BLOCK_ELEMENTS = 4096
 
 
@@ -109,24 +109,30 @@ def chunks(parts: Sequence[sources.Part], columns: Sequence[Column], batching: B
     return sources.map_in_parallel(records, parse, batching.read_config)
 
 
-def shuffled(dataset: Any, batching: Batching) -> Any:
-    """Returns single elements in the order that was asked for."""
+def block_size(columns: Sequence[Column], width: int, batching: Batching) -> int:
+    """Returns how many elements of `width` rows to decode at a time; never more than a batch."""
+    size = sum(map(decoding.row_bytes, columns)) * width
+    count = max(min(_BLOCK_BYTES // max(size, 1), _BLOCK_ELEMENTS), 1)
+    return min(count, batching.batch_size or count)
+
+
+def in_blocks(dataset: Any, size: int, batching: Batching) -> Any:
+    """Returns batches of any size as batches of `size`, shuffled if that was asked for."""
     shuffle = batching.shuffle
-    return dataset.shuffle(shuffle.steps, seed=shuffle.seed) if shuffle.steps else dataset
-
-
-def rebatched(dataset: Any, size: int, batching: Batching) -> Any:
-    """Returns batches of any size as shuffled batches of `size`."""
-    drop = batching.drop_remainder and batching.batch_size is not None
-    if batching.shuffle.steps:
-        return shuffled(dataset.unbatch(), batching).batch(size, drop_remainder=drop)
+    drop = batching.drop_remainder and size == batching.batch_size
+    if shuffle.steps:
+        dataset = sources.unbatch(dataset).shuffle(shuffle.steps, seed=shuffle.seed)
+        return dataset.batch(size, drop_remainder=drop)
     return dataset.rebatch(size, drop_remainder=drop)
 
 
-def block_elements(columns: Sequence[Column], rows_per_element: int) -> int:
-    """Returns how many elements to decode at a time."""
-    size = sum(map(decoding.row_bytes, columns)) * rows_per_element
-    return max(min(_BLOCK_BYTES // max(size, 1), _BLOCK_ELEMENTS), 1)
+def hand_out(dataset: Any, size: int | None, batching: Batching) -> Any:
+    """Returns batches of `size` (None: of any size) as single elements or batches, as was asked for."""
+    if batching.batch_size is None:
+        return sources.unbatch(dataset)
+    if batching.batch_size == size:
+        return dataset
+    return dataset.rebatch(batching.batch_size, drop_remainder=batching.drop_remainder)
 
 
 def take(rows: Rows, indices: Tensor) -> Rows:
@@ -155,7 +161,7 @@ def elements(
         before it is copied.
       batching: How to hand out the elements.
     """
-    size = block_elements(columns, max(widths.values(), default=1))
+    size = block_size(columns, max(widths.values(), default=1), batching)
     shuffle, config = batching.shuffle, batching.read_config
     in_slices = is_overlapping and not shuffle.steps and batching.interleave == 1
 
@@ -193,14 +199,11 @@ def elements(
     dataset = source.flat_map(sources.as_is(cut_blocks))
     if in_slices:
         dataset = sources.map_in_parallel(dataset, finish_slice, config)
+        dataset = hand_out(dataset, None, batching)
     else:
-        if shuffle.steps:
-            dataset = rebatched(dataset, batching.batch_size or size, batching)
+        dataset = in_blocks(dataset, size, batching) if shuffle.steps else dataset
         dataset = sources.map_in_parallel(dataset, finish_elements, config)
-    if batching.batch_size is None:
-        dataset = dataset.unbatch()
-    elif not shuffle.steps:
-        dataset = rebatched(dataset, batching.batch_size, batching)
+        dataset = hand_out(dataset, size if shuffle.steps else None, batching)
     return sources.prefetch(dataset, config)
 
 

@@ -210,11 +210,10 @@ def parse(records: Tensor, columns: Sequence[Column], where: str) -> tuple[dict[
     counts, sizes = [], []
     for column in columns:
         for name, info in column.stored_parts().items():
-            key, size = (name, math.prod(info.shape))
-            if info.sequence_rank:
-                key, size = f"{name}/ragged_row_lengths_0", 1
+            is_ragged = info.sequence_rank > 0
+            key = f"{name}/ragged_row_lengths_0" if is_ragged else name
             counts.append(lists[key].row_lengths())
-            sizes.append(size)
+            sizes.append(1 if is_ragged else math.prod(info.shape))
     lengths = counts[0] // sizes[0]
     expected = lengths[:, None] * tf.constant(sizes, tf.int64)
     names = ", ".join(column.name for column in columns)

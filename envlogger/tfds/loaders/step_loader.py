@@ -78,7 +78,7 @@ def _batch_and_decode(
     dataset: Any, chosen: Sequence[Column], late: Sequence[Column], batching: blocks.Batching
 ) -> Any:
     """Makes steps of rows (N, ...), which hold the stored values of the columns that are late."""
-    size, config = batching.batch_size, batching.read_config
+    size, shuffle, config = batching.batch_size, batching.shuffle, batching.read_config
     # What has no common shape can be decoded one by one only.
     single = [c for c in late if size is None and not decoding.is_stackable(c)]
     batched = [column for column in late if column not in single]
@@ -91,13 +91,17 @@ def _batch_and_decode(
         values = {c.name: decoding.decode_one(c, rows[c.name]) for c in single}
         return columns.pack({**rows, **values}, chosen)
 
-    if size is None and not batched:
-        dataset = blocks.shuffled(dataset.unbatch(), batching)
-    else:
-        dataset = blocks.rebatched(dataset, size or blocks.block_elements(chosen, 1), batching)
     if batched:
+        block = blocks.block_size(chosen, 1, batching)
+        dataset = blocks.in_blocks(dataset, block, batching)
         dataset = sources.map_in_parallel(dataset, decode, config)
-        dataset = dataset if size else dataset.unbatch()
+        dataset = blocks.hand_out(dataset, block, batching)
+    elif shuffle.steps and size is None:
+        dataset = sources.unbatch(dataset).shuffle(shuffle.steps, seed=shuffle.seed)
+    elif shuffle.steps:
+        dataset = blocks.in_blocks(dataset, size, batching)
+    else:
+        dataset = blocks.hand_out(dataset, None, batching)
     if single:
         dataset = sources.map_in_parallel(dataset, decode_single, config)
     return dataset
