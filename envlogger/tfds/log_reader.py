@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -140,6 +141,8 @@ class LogReader:
         for index in range(step_log.NUM_SPARES):
             path = step_log.spare_path(self._directory, layout, index)
             if not os.path.exists(path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{path}.tmp")  # of a helper that died over it
                 step_log.reserve(f"{path}.tmp", layout.size)
                 os.rename(f"{path}.tmp", path)
 

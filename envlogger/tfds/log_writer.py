@@ -175,11 +175,6 @@ class LogWriter:
             segment.close()
         self._segments.clear()
 
-    def roll(self) -> None:
-        """Moves on to another segment, so that the present one can be given back."""
-        if self.segment is not None:
-            self._roll(self.segment.layout, 0)
-
     def _room(self, features: dict[Path, Feature], heap_bytes: int) -> Segment:
         """Returns a segment that has room for a row with such leaves."""
         segment = self.segment
@@ -187,8 +182,7 @@ class LogWriter:
         if layout is None or not _covers(layout, features):
             rows = _FIRST_ROWS if layout is None or layout.number < 2 else _MAX_ROWS
             leaves = tuple(features.values())
-            number = 0 if layout is None else layout.number + 1
-            layout = step_log.make_layout(number, leaves, rows, heap_bytes)
+            layout = step_log.make_layout(self._next_number, leaves, rows, heap_bytes)
             self._journal.add_layout(layout)
             self._binds.clear()
             self._roll(layout, heap_bytes)
@@ -196,6 +190,11 @@ class LogWriter:
             self._roll(layout, heap_bytes)
         assert self.segment is not None
         return self.segment
+
+    @property
+    def _next_number(self) -> int:
+        """The number of the next layout; one that was never used keeps its number, too."""
+        return len(self._journal.layouts)
 
     def _roll(self, layout: Layout, heap_bytes: int) -> None:
         rows = self.num_rows
@@ -207,7 +206,7 @@ class LogWriter:
                 self.segment.release_pages()
         if (layout.capacity < _MAX_ROWS and rows >= _FIRST_ROWS) or heap_bytes > layout.heap_bytes:
             grown = step_log.make_layout(
-                layout.number + 1,
+                self._next_number,
                 layout.features,
                 _MAX_ROWS,
                 max(heap_bytes, layout.heap_bytes // 2),
@@ -233,7 +232,11 @@ class LogWriter:
         return None
 
     def _create(self, layout: Layout) -> Segment:
-        while (waiting := self._backlog()) and waiting + layout.size > self._max_backlog_bytes:
+        # The last row always stays in its segment, so there must be room for two.
+        while (
+            len(self._segments) > 1
+            and (waiting := self._backlog()) + layout.size > self._max_backlog_bytes
+        ):
             if not self._has_warned:
                 self._has_warned = True
                 warnings.warn(

@@ -7,6 +7,7 @@ it with this one class.
 
 from __future__ import annotations
 
+import glob
 import os
 
 from envlogger.tfds import dataset, log_reader, record, schema, session, shards
@@ -35,6 +36,8 @@ class Sealer:
         self._journal = session.Journal(self._directory)
         self._journal.refresh()
         target.finish_publishing()  # what a sealer before this one began
+        for leftover in glob.glob(os.path.join(self._directory, "shard-*")):
+            os.unlink(leftover)  # nothing refers to it any more
         first_row = session.read_progress(self._directory)
         self._log = log_reader.LogReader(self._directory, self._journal, first_row)
         self._published_rows = first_row
@@ -72,7 +75,9 @@ class Sealer:
         if rows > row:
             size = self._log.bytes_between(row, rows)
             if size > EPISODE_BYTES or (under_pressure and not self._step_counts):
-                self._add_rows(rows, End.SPLIT)
+                # The last row stays if it can: its metadata may be still to come, and if the writer
+                # dies now, the record that it goes to says so.
+                self._add_rows(max(rows - 1, row + 1), End.SPLIT)
         if under_pressure:
             self.publish()
         return self._log.first_row > begun
