@@ -4,8 +4,12 @@
     python examples/log_dm_control.py --domain=walker --task=walk --episodes=10
     python examples/log_dm_control.py --domain=cartpole --task=swingup --pixels
 
-Needs `pip install 'envlogger[demo]'`. Camera observations are rendered by EGL, unless the environment
-variable MUJOCO_GL names another way (glfw, osmesa).
+Run it again, with another seed, and it appends. Needs `pip install 'envlogger[dm-control]'` and, on
+Python 3.13, `pip install --no-deps dm_control`.
+
+Camera observations are rendered by EGL, unless the environment variable MUJOCO_GL names another way
+(glfw, osmesa). Where Mesa does that in software, the process must not import TensorFlow: their copies of
+LLVM crash each other. Recording doesn't import it.
 """
 
 from __future__ import annotations
@@ -77,7 +81,9 @@ def make_env(
         suite: Any = importlib.import_module("dm_control.suite")
         pixels_wrapper: Any = importlib.import_module("dm_control.suite.wrappers.pixels")
     except ModuleNotFoundError as error:
-        raise envlogger.errors.MissingExtraError("dm_control", "demo", "This example") from error
+        raise envlogger.errors.MissingExtraError(
+            "dm_control", "dm-control", "This example"
+        ) from error
 
     if domain not in suite.TASKS_BY_DOMAIN:
         raise ValueError(

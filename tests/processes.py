@@ -8,6 +8,7 @@ file must be in the dataset; the one behind the last may be there, too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -96,14 +97,15 @@ class Program:
         """Waits until so many calls have returned."""
         self._wait_for(lambda: self.num_acknowledged >= count)
 
-    def wait_for_helper(self, *, other_than: int = -1) -> int:
+    def wait_for_helper(self) -> int:
         """Waits until it has a helper; returns its process id."""
+        self._wait_for(lambda: helpers_of(self.process.pid))
+        return helpers_of(self.process.pid)[0]
 
-        def found() -> list[int]:
-            return [pid for pid in children(self.process.pid) if pid != other_than]
-
-        self._wait_for(found)
-        return found()[0]
+    def wait_for_child(self) -> int:
+        """Waits until it has a child; returns its process id."""
+        self._wait_for(lambda: children(self.process.pid))
+        return children(self.process.pid)[0]
 
     def kill(self) -> None:
         """Kills it, and waits until that is done."""
@@ -148,10 +150,23 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def helpers_of(pid: int) -> list[int]:
+    """Returns the helpers of a process that are not dead."""
+    found = []
+    for child in children(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if (
+                b"envlogger.tfds import helper"
+                in pathlib.Path(f"/proc/{child}/cmdline").read_bytes()
+            ):
+                found.append(child)
+    return found
+
+
 def helper_of_this_process() -> int:
     """Returns the helper of the only logger that this process has open."""
-    wait_for(lambda: len(children(os.getpid())) == 1)
-    return children(os.getpid())[0]
+    wait_for(lambda: helpers_of(os.getpid()))
+    return helpers_of(os.getpid())[0]
 
 
 def kill(pid: int) -> None:

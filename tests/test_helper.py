@@ -75,7 +75,7 @@ def test_where_helpers_die_again_and_again_the_process_seals(tmp_path):
         processes.kill(processes.helper_of_this_process())
         with pytest.warns(UserWarning, match="has died 3 times") as caught:
             _play(env, 3)
-        assert processes.children(os.getpid()) == []
+        assert processes.helpers_of(os.getpid()) == []
         assert len(processes.numbers(tmp_path / "log")) >= 4  # published while it goes on
         _play(env, 2)
     assert len(caught) == 1
@@ -256,7 +256,7 @@ def test_a_worker_that_outlives_a_killed_parent_does_not_keep_its_session(tmp_pa
         tmp_path,
     )
     program.wait_for_calls(60)
-    worker = program.wait_for_helper()
+    worker = program.wait_for_child()
     try:
         program.kill()
         report = envlogger.recover(tmp_path / "log")

@@ -39,7 +39,7 @@ def import_rlds() -> types.ModuleType:
       MissingExtraError: rlds or TensorFlow is not installed.
     """
     with _LOCK:
-        if "rlds" not in sys.modules:
+        if sys.modules.get("rlds") is None:
             try:
                 importlib.import_module("tensorflow")
                 _import_rlds()

@@ -55,11 +55,9 @@ def check_all(directory: str, outcomes: Sequence[Outcome], *, with_tfds: bool = 
             raise LossError(
                 f"session {outcome.plan.seed}: the episodes {_some(invalid)} are invalid"
             )
-        may_split = "max_backlog_bytes" in outcome.plan.options  # then nothing may be left to mark
         if episodes and not outcome.is_closing:
             last = episodes[-1]
-            is_last = last.steps[-1].timestep.last()
-            if last.is_invalid == is_last and not (may_split and not is_last):
+            if last.is_invalid == last.steps[-1].timestep.last():
                 raise LossError(
                     f"session {outcome.plan.seed}: invalid is {last.is_invalid} at the end"
                 )

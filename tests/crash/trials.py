@@ -53,7 +53,7 @@ def run_trial(nursery: Nursery, number: int, root: str) -> str:
         ]
         for writer in writers:
             if not outcomes:
-                # The first two rows of a dataset show which of its shapes vary.
+                # The first two rows show which shapes vary.
                 _wait_for(lambda writer=writer: len(writer.outcome.acknowledged) > 1)
             story.append(writer.end(rng))
         if rng.random() < 0.5 and all(writer.has_helper for writer in writers):

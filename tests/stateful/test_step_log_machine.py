@@ -242,7 +242,7 @@ def test_datasets_are_what_lists_are(recorders):
     run_state_machine_as_test(
         StepLogMachine,
         settings=settings(
-            max_examples=60,
+            max_examples=100,
             stateful_step_count=30,
             deadline=None,
             derandomize=True,

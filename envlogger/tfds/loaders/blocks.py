@@ -218,14 +218,15 @@ def _decode_elements(column: Column, rows: Rows, width: int) -> Any:
 def _merge_two(rows: Rows) -> Rows:
     if isinstance(rows, tf.RaggedTensor):
         return rows.merge_dims(0, 1)
-    return tf.reshape(rows, tf.concat([[-1], tf.shape(rows)[2:]], 0))
+    count = -1 if None in rows.shape[:2] else rows.shape[0] * rows.shape[1]
+    return tf.reshape(rows, tf.concat([[count], tf.shape(rows)[2:]], 0))
 
 
 def _split_two(values: Any, width: int) -> Any:
     if isinstance(values, tf.RaggedTensor):
         return tf.RaggedTensor.from_uniform_row_length(values, width)
-    shape = tf.shape(values)[1:]
-    result = tf.reshape(values, tf.concat([[-1, width], shape], 0))
+    count = -1 if values.shape[0] is None else values.shape[0] // width
+    result = tf.reshape(values, tf.concat([[count, width], tf.shape(values)[1:]], 0))
     return tf.ensure_shape(result, (None, width, *values.shape[1:]))
 
 

@@ -32,7 +32,7 @@ def is_late(column: Column) -> bool:
         return not _is_stored_as_is(column)
     shape = column.feature.shape
     itemsize: int = column.feature.tf_dtype.size
-    return None in shape or math.prod(shape) * itemsize >= _LATE_BYTES
+    return None in shape or bool(math.prod(shape) * itemsize >= _LATE_BYTES)
 
 
 def is_stackable(column: Column) -> bool:
@@ -45,8 +45,7 @@ def row_bytes(column: Column) -> int:
     if isinstance(column.feature.shape, Mapping):
         return 1 << 10
     size = math.prod(dim or 16 for dim in column.feature.shape)
-    itemsize: int = column.feature.tf_dtype.size
-    return size * max(itemsize, 1)
+    return int(size * max(column.feature.tf_dtype.size, 1))
 
 
 def decode(column: Column, rows: Rows) -> Tensor:
@@ -121,7 +120,8 @@ def _images(rows: Tensor, feature: Any) -> Tensor:
     most = tf.reshape(tf.map_fn(decode_some, rounds, fn_output_signature=spec), (-1, *shape))
     spec = tf.TensorSpec(shape, feature.tf_dtype)
     rest = tf.map_fn(decode_image, rows[full:], fn_output_signature=spec)
-    return tf.concat([most, rest], axis=0)
+    # The number of images is known to the caller, if anybody.
+    return tf.ensure_shape(tf.concat([most, rest], axis=0), (rows.shape[0], *shape))
 
 
 def _from_bytes(rows: Tensor, feature: Any) -> Tensor:
@@ -129,7 +129,7 @@ def _from_bytes(rows: Tensor, feature: Any) -> Tensor:
     if None not in shape:
         values = _decode_raw(rows, dtype)
         dims = tf.concat([tf.shape(rows), tf.constant(shape, tf.int32, (len(shape),))], 0)
-        return tf.ensure_shape(tf.reshape(values, dims), (None, *shape))
+        return tf.ensure_shape(tf.reshape(values, dims), (rows.shape[0], *shape))
     # Rows of unequal length: their bytes in one string, and how many values each of them has.
     values = _decode_raw(tf.strings.reduce_join(rows), dtype)
     varying = shape.index(None)

@@ -106,34 +106,19 @@ def n_step(
     start, last = (tf.boolean_mask(x, row < last) for x in (row, last))
     stop = tf.minimum(start + n, last)
 
-    rewards = [_float64(values[column.name]) for column in signals.rewards]
-    discounts = [_float64(values[column.name]) for column in signals.discounts]
-    if not discounts:
-        discounts = [tf.ones_like(row, tf.float64)]
-    which = [signals.discount_of(column) or 0 for column in signals.rewards]
-
-    def add_step(k: Tensor, sums: list[Tensor], weights: list[Tensor]) -> Any:
-        at = tf.minimum(start + k, last)
-        alive = start + k < stop
-        sums = [
-            tf.where(
-                _like(alive, total), total + _like(weights[i], total) * tf.gather(x, at), total
-            )
-            for total, x, i in zip(sums, rewards, which, strict=True)
-        ]
-        weights = [
-            tf.where(_like(alive, weight), weight * gamma * tf.gather(x, at), weight)
-            for weight, x in zip(weights, discounts, strict=True)
-        ]
-        return k + 1, sums, weights
-
-    # The first reward is not added to a zero, which would lose the sign of -0.
-    first = [tf.gather(x, start) for x in rewards]
-    weights = [gamma * tf.gather(x, start) for x in discounts]
-    longest = tf.reduce_max(tf.concat([stop - start, [1]], 0))
-    _, sums, weights = tf.while_loop(
-        lambda k, *_: k < longest, add_step, (tf.constant(1, tf.int64), first, weights)
-    )
+    rewards = [values[column.name] for column in signals.rewards]
+    discounts = [values[column.name] for column in signals.discounts] or [
+        tf.ones_like(row, tf.float32)
+    ]
+    if n == 1:
+        # As they are: TensorFlow's threads take subnormal numbers for zero when they calculate.
+        sums = [tf.gather(x, start) for x in rewards]
+        weights = [tf.gather(x, start) for x in discounts]
+        if gamma != 1:
+            weights = [gamma * tf.cast(x, tf.float64) for x in weights]
+    else:
+        which = [signals.discount_of(column) or 0 for column in signals.rewards]
+        sums, weights = _discounted_sums(rewards, discounts, which, start, stop, last, gamma)
 
     is_terminal = tf.zeros_like(start, tf.bool)
     if signals.terminal:
@@ -149,8 +134,47 @@ def n_step(
     )
 
 
-def _float64(values: Tensor) -> Tensor:
-    return tf.cast(values, tf.float64)
+def _discounted_sums(
+    rewards: Sequence[Tensor],
+    discounts: Sequence[Tensor],
+    which: Sequence[int],
+    start: Tensor,
+    stop: Tensor,
+    last: Tensor,
+    gamma: float,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns sums of discounted rewards, and the discount after each of them, as float64.
+
+    Args:
+      rewards: (N, ...) each.
+      discounts: (N, ...) each.
+      which: The index of the discount for each reward.
+      start: (E,) int64: the row that each sum starts with.
+      stop: The row that it ends before.
+      last: The last row of its episode.
+      gamma: The agent's discount.
+    """
+    rewards, discounts = ([tf.cast(x, tf.float64) for x in xs] for xs in (rewards, discounts))
+
+    def add_step(k: Tensor, sums: list[Tensor], weights: list[Tensor]) -> Any:
+        at = tf.minimum(start + k, last)
+        is_within = start + k < stop
+        sums = [
+            tf.where(_like(is_within, x), x + _like(weights[i], x) * tf.gather(reward, at), x)
+            for x, reward, i in zip(sums, rewards, which, strict=True)
+        ]
+        weights = [
+            tf.where(_like(is_within, x), x * gamma * tf.gather(discount, at), x)
+            for x, discount in zip(weights, discounts, strict=True)
+        ]
+        return k + 1, sums, weights
+
+    sums = [tf.gather(x, start) for x in rewards]
+    weights = [gamma * tf.gather(x, start) for x in discounts]
+    longest = tf.reduce_max(tf.concat([stop - start, [1]], 0))
+    loop = (tf.constant(1, tf.int64), sums, weights)
+    _, sums, weights = tf.while_loop(lambda k, *_: k < longest, add_step, loop)
+    return sums, weights
 
 
 def _like(values: Tensor, other: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import dataclasses
 import operator
 from typing import Any
 
+import numpy as np
+
 from envlogger import errors
 
 
@@ -64,6 +66,17 @@ def check_count(name: str, value: Any, *, at_least: int | None = 1) -> int:
     if at_least is not None and count < at_least:
         raise errors.OptionError(f"{name}: got {count}, expected {expected}.")
     return count
+
+
+def check_fraction(name: str, value: Any) -> float:
+    """Returns an option in [0, 1] as float.
+
+    Raises:
+      OptionError: It is no number, or not in [0, 1].
+    """
+    if not isinstance(value, int | float | np.floating) or not 0 <= value <= 1:
+        raise errors.OptionError(f"{name}: got {value!r}, expected a number in [0, 1].")
+    return float(value)
 
 
 def check_kind(name: str, value: Any, kind: type[Any]) -> Any:

@@ -66,6 +66,7 @@ def open_source(source: Source, split: Any, loader: str) -> list[Part]:
     Raises:
       OptionError: The source is of no kind that is known, or there is no such split or it is empty.
       DatasetError: A directory is not a dataset, or one that is not in RLDS form.
+      CorruptDatasetError: What describes the dataset is damaged.
     """
     if isinstance(source, list | tuple):
         if not source:
@@ -101,12 +102,19 @@ def _builder(source: Source, loader: str) -> Any:
             "tfds.core.DatasetBuilder, or a list of them."
         )
     path = os.path.expanduser(os.fspath(source))
-    try:
-        return tfds.builder_from_directory(path)
-    except FileNotFoundError as error:
+    if not tf.io.gfile.exists(os.path.join(path, "dataset_info.json")):
         raise errors.DatasetError(
             f"{path}: there is no dataset_info.json. Expected the version directory of a TFDS "
             "dataset, such as data/catch/1.0.0."
+        )
+    try:
+        return tfds.builder_from_directory(path)
+    except ImportError:  # of a feature's class
+        raise
+    except Exception as error:  # TFDS raises whatever its JSON parsers do
+        raise errors.CorruptDatasetError(
+            f"{path}: TFDS cannot read dataset_info.json or features.json: {error}. Restore them "
+            "from a copy."
         ) from error
 
 
@@ -188,11 +196,22 @@ def _read_part(part: Part, shuffle_files: bool, read_config: Any) -> Dataset:
 
 
 def chunk_size(parts: Sequence[Part], interleave: int) -> int:
-    """Returns how many episodes to parse at a time: a multiple of `interleave`."""
+    """Returns how many episodes to parse at a time: a multiple of `interleave`.
+
+    Raises:
+      CorruptDatasetError: A shard is missing.
+    """
     sizes = []
     for part in parts:
         for file in part.split.file_instructions[:_SAMPLED_FILES]:
-            size = tf.io.gfile.stat(os.fspath(file.filename)).length
+            path = os.fspath(file.filename)
+            try:
+                size = tf.io.gfile.stat(path).length
+            except tf.errors.NotFoundError as error:
+                raise errors.CorruptDatasetError(
+                    f"{path}: this shard is missing, so this copy of the dataset is not whole. Copy "
+                    "it again."
+                ) from error
             sizes.append(size / max(file.examples_in_shard, 1))
     mean = max(sum(sizes) / len(sizes), 1)
     count = max(min(_CHUNK_EPISODES, int(_CHUNK_BYTES / mean)), 1)

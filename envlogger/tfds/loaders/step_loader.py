@@ -96,10 +96,10 @@ def _batch_and_decode(
         dataset = blocks.in_blocks(dataset, block, batching)
         dataset = sources.map_in_parallel(dataset, decode, config)
         dataset = blocks.hand_out(dataset, block, batching)
-    elif shuffle.steps and size is None:
-        dataset = sources.unbatch(dataset).shuffle(shuffle.steps, seed=shuffle.seed)
-    elif shuffle.steps:
+    elif shuffle.steps and size:
         dataset = blocks.in_blocks(dataset, size, batching)
+    elif shuffle.steps:
+        dataset = sources.unbatch(dataset).shuffle(shuffle.steps, seed=shuffle.seed)
     else:
         dataset = blocks.hand_out(dataset, None, batching)
     if single:

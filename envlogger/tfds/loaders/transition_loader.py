@@ -12,7 +12,7 @@ from envlogger import errors
 from envlogger.tfds import schema
 from envlogger.tfds.loaders import blocks, columns, decoding, returns, sources
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
-from envlogger.tfds.loaders.shuffling import Shuffle, check_count
+from envlogger.tfds.loaders.shuffling import Shuffle, check_count, check_fraction
 
 NEXT_OBSERVATION = "next_observation"
 NEXT_IS_LAST = "next_is_last"
@@ -90,8 +90,7 @@ def transitions(
       UnsupportedValueError: Rewards or discounts are no numbers, vary in shape, or don't fit each other.
     """
     n_step = check_count("n_step", n_step)
-    if not 0 <= gamma <= 1:
-        raise errors.OptionError(f"gamma: got {gamma!r}, expected a number in [0, 1].")
+    gamma = check_fraction("gamma", gamma)
     batching = blocks.Batching.of(batch_size, drop_remainder, shuffle, interleave, read_config)
     parts = sources.open_source(source, split, "transitions")
     chosen, signals = _open(parts, fields)
@@ -154,11 +153,10 @@ def _open(
     needed = [schema.REWARD, *(_DEFAULT_FIELDS if fields is None else ())]
     for name in needed:
         if name not in features:
-            raise errors.DatasetError(_lacks(name, features, where))
+            raise errors.DatasetError(_lacks(repr(name), features, where))
     if schema.DISCOUNT not in features and schema.IS_TERMINAL not in features:
-        raise errors.DatasetError(
-            _lacks(f"{schema.DISCOUNT}' or '{schema.IS_TERMINAL}", features, where)
-        )
+        either = f"{schema.DISCOUNT!r} or {schema.IS_TERMINAL!r}"
+        raise errors.DatasetError(_lacks(either, features, where))
     names = _DEFAULT_FIELDS if fields is None else fields
     chosen = columns.open_columns(parts, names, "transitions")
     for column in chosen:
@@ -181,6 +179,6 @@ def _open(
 
 def _lacks(name: str, features: Any, where: str) -> str:
     return (
-        f"transitions: the steps of {where} have no field {name!r}, only {', '.join(features)}. Use "
+        f"transitions: the steps of {where} have no field {name}, only {', '.join(features)}. Use "
         "`steps` or `windows`, which need none, or pass `fields` to load others."
     )

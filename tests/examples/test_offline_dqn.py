@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent of `offline_dqn.py` learns to play from a random agent's log alone."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+_EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "offline_dqn.py"
+
+
+def _run(*args, cwd, status=0):
+    result = subprocess.run(
+        [sys.executable, str(_EXAMPLE), *args],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert result.returncode == status, result.stdout + result.stderr
+    return result
+
+
+def test_the_trained_agent_catches_the_ball(tmp_path):
+    result = _run("--updates=1000", cwd=tmp_path)
+
+    returns = {
+        agent: float(re.search(rf"{agent} agent +(-?[\d.]+)", result.stdout)[1])
+        for agent in ("random", "trained")
+    }
+    assert -0.8 <= returns["random"] <= -0.4
+    assert returns["trained"] >= 0.9
+    picture = tmp_path / "offline_dqn" / "learning_curve.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_log_is_recorded_once(tmp_path):
+    args = ("--directory=run", "--episodes=5", "--updates=1", "--test_episodes=1")
+
+    _run(*args, cwd=tmp_path)
+    second = _run(*args, cwd=tmp_path)
+
+    assert "Using the log in run/catch/1.0.0" in second.stdout
+
+
+def test_bad_input(tmp_path):
+    result = _run("--updates=0", cwd=tmp_path, status=2)
+
+    assert "--updates: got 0, expected at least 1" in result.stderr
