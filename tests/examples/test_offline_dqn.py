@@ -27,7 +27,7 @@ def _run(*args, cwd, status=0):
 
 
 def test_the_trained_agent_catches_the_ball(tmp_path):
-    result = _run("--updates=1000", cwd=tmp_path)
+    result = _run(cwd=tmp_path)
 
     returns = {
         agent: float(re.search(rf"{agent} agent +(-?[\d.]+)", result.stdout)[1])
