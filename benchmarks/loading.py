@@ -206,7 +206,7 @@ def _markdown(document: dict[str, Any]) -> str:
             *(["**A quick run: start-up counts for more than it does.**"] * document["quick"]),
             "## Steps, into batches of 256",
             _steps_table(document["steps"]),
-            "Medians of passes over the whole dataset, the loaders in turn; × is how many times less "
+            "Medians of passes over the whole dataset, the loaders in turn; x is how many times less "
             "than stock TFDS's. CPU is that of all threads, and what others do to the machine "
             "touches it less than the time.",
             f"## Windows of 32 steps out of episodes of {_LONG:,}",
