@@ -117,29 +117,57 @@ def main() -> None:
 
 
 def _record(path: str, data: Data) -> None:
-    make = _camera if data.workload == "camera" else workloads.make
-    load = make(data.workload, 0, 1, data.episode_steps)
-    with envlogger.EnvLogger(
-        load.environment, data_directory=path, image_format=data.image_format
-    ) as env:
-        steps = 0
-        while steps < data.steps:
-            # Not `last()`: the pool of a workload may hold no end of an episode this long.
-            env.reset()
-            for _ in range(data.episode_steps - 1):
-                env.step(next(load.actions))
-            steps += data.episode_steps
+    if data.workload == "camera":
+        env: Any = _Camera(data.episode_steps)
+        actions: Any = itertools.repeat(1)
+    else:
+        load = workloads.make(data.workload, 0, 1, data.episode_steps)
+        env, actions = _Cut(load.environment, data.episode_steps), load.actions
+    with envlogger.EnvLogger(env, data_directory=path, image_format=data.image_format) as logger:
+        for _ in range(data.steps // data.episode_steps):
+            timestep = logger.reset()
+            while not timestep.last():
+                timestep = logger.step(next(actions))
 
 
-def _camera(name: str, busy_ns: int, seed: int, episode_steps: int) -> workloads.Workload:
-    """Returns a workload of frames (84, 84, 3), as of a camera."""
-    del name, episode_steps
-    frames = images.natural_frames(np.random.default_rng(seed), 500, 84)
-    pool = [dm_env.restart(frames[0]), *(dm_env.transition(1.0, frame) for frame in frames[1:])]
-    spec = specs.BoundedArray((84, 84, 3), np.uint8, 0, 255, "frame")
-    action = specs.DiscreteArray(4, np.int64, "action")
-    environment = workloads.PooledEnvironment(pool, spec, action, busy_ns)
-    return workloads.Workload(environment, itertools.repeat(1))
+class _Cut(dm_env.Environment):
+    """Ends each episode after so many timesteps, whatever the pool of a workload says."""
+
+    def __init__(self, environment: dm_env.Environment, episode_steps: int) -> None:
+        self._environment = environment
+        self._steps = episode_steps
+        self._left = 0
+
+    def reset(self) -> dm_env.TimeStep:
+        """Begins an episode."""
+        self._left = self._steps - 1
+        return dm_env.restart(self._environment.step(None).observation)
+
+    def step(self, action: Any) -> dm_env.TimeStep:
+        """Takes a step."""
+        self._left -= 1
+        observation = self._environment.step(action).observation
+        end = dm_env.transition if self._left else dm_env.truncation
+        return end(1.0, observation)
+
+    def observation_spec(self) -> Any:
+        """Returns the workload's."""
+        return self._environment.observation_spec()
+
+    def action_spec(self) -> specs.Array:
+        """Returns the workload's."""
+        return self._environment.action_spec()
+
+
+class _Camera(_Cut):
+    """Gives frames (84, 84, 3) as of a camera."""
+
+    def __init__(self, episode_steps: int) -> None:
+        frames = images.natural_frames(np.random.default_rng(1), 500, 84)
+        pool = [dm_env.transition(1.0, frame) for frame in frames]
+        spec = specs.BoundedArray((84, 84, 3), np.uint8, 0, 255, "frame")
+        action = specs.DiscreteArray(4, np.int64, "action")
+        super().__init__(workloads.PooledEnvironment(pool, spec, action, 0), episode_steps)
 
 
 # --- what is measured ------------------------------------------------------------------------------

@@ -135,9 +135,18 @@ def hand_out(dataset: Any, size: int | None, batching: Batching) -> Any:
     return dataset.rebatch(batching.batch_size, drop_remainder=batching.drop_remainder)
 
 
-def take(rows: Rows, indices: Tensor) -> Rows:
-    """Returns rows by their numbers, of each part of a column."""
+def take(rows: Any, indices: Tensor) -> Any:
+    """Returns rows by their numbers, of each part of a nest."""
     return tf.nest.map_structure(lambda part: tf.gather(part, indices), rows)
+
+
+def copied(rows: Any) -> Any:
+    """Returns a copy of rows that may be a slice of others.
+
+    TensorFlow 2.21's `rebatch` logs an error for each slice that it is given, and its slices are such.
+    """
+    count = rows.nrows() if isinstance(rows, tf.RaggedTensor) else tf.shape(rows)[0]
+    return tf.gather(rows, tf.range(count))
 
 
 def elements(
@@ -170,9 +179,9 @@ def elements(
         count = tf.shape(whole.at, tf.int64)[0]
 
         def block(index: Tensor) -> Any:
-            part = slice(index * size, (index + 1) * size)
-            at = whole.at[part]
-            extras = tf.nest.map_structure(lambda value: value[part], whole.extras)
+            # Not a slice; see `copied`.
+            part = tf.range(index * size, tf.minimum((index + 1) * size, count))
+            at, extras = take((whole.at, whole.extras), part)
             if in_slices:
                 low, high = tf.reduce_min(at), tf.reduce_max(at) + 1
                 rows = tf.nest.map_structure(lambda rows: rows[low:high], whole.rows)

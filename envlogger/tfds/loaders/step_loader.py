@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from envlogger.tfds.loaders import blocks, columns, decoding, sources
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle
@@ -79,12 +81,16 @@ def _batch_and_decode(
 ) -> Any:
     """Makes steps of rows (N, ...), which hold the stored values of the columns that are late."""
     size, shuffle, config = batching.batch_size, batching.shuffle, batching.read_config
+    block = blocks.block_size(chosen, 1, batching)
     # What has no common shape can be decoded one by one only.
     single = [c for c in late if size is None and not decoding.is_stackable(c)]
     batched = [column for column in late if column not in single]
 
     def decode(rows: dict[str, Rows]) -> dict[str, Any]:
         values = {c.name: decoding.decode(c, rows[c.name]) for c in batched}
+        if size and block < size:  # to be batched again
+            rest = {c.name: rows[c.name] for c in chosen if c not in batched}
+            values |= tf.nest.map_structure(blocks.copied, rest)
         return {**rows, **values} if single else columns.pack({**rows, **values}, chosen)
 
     def decode_single(rows: dict[str, Rows]) -> dict[str, Any]:
@@ -92,7 +98,6 @@ def _batch_and_decode(
         return columns.pack({**rows, **values}, chosen)
 
     if batched:
-        block = blocks.block_size(chosen, 1, batching)
         dataset = blocks.in_blocks(dataset, block, batching)
         dataset = sources.map_in_parallel(dataset, decode, config)
         dataset = blocks.hand_out(dataset, block, batching)
