@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import platform
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -228,7 +227,7 @@ def _describe_spec(spec: Any) -> str:
 
 def _describe_session(split: str, max_episodes: int, image_format: str) -> Any:
     return {
-        "id": f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}",
+        "id": f"{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(4).hex()}",
         "start": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {
             "envlogger": version_lib.__version__,

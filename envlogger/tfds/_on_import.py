@@ -8,12 +8,14 @@ of imports. So the extension waits here until somebody else imports the module.
 from __future__ import annotations
 
 import importlib
-import importlib.abc
-import importlib.machinery
-import logging
 import sys
 import types
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:  # at run time they would cost more than all else that recording imports
+    import importlib.abc
+    import importlib.machinery
 
 _Callback = Callable[[types.ModuleType], None]
 
@@ -32,7 +34,7 @@ def on_import(name: str, callback: _Callback) -> None:
     """
     # Before looking into sys.modules: an import that starts in between is then seen by the finder.
     sys.meta_path[:] = [
-        _Finder(name, callback),
+        cast(Any, _Finder(name, callback)),
         *(f for f in sys.meta_path if getattr(f, "waits_for", None) != name),
     ]
     if name in sys.modules:
@@ -45,10 +47,12 @@ def _call(callback: _Callback, module: types.ModuleType) -> None:
         callback(module)
     except Exception:
         # The importer asked for `module` and may have no use for the extension.
+        import logging
+
         logging.getLogger(__name__).exception("Could not extend %s.", module.__name__)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     """Lets the other finders find the module, and wraps its loader.
 
     It stays in `sys.meta_path` for the sake of reloads; it costs one comparison per module imported.
@@ -74,12 +78,12 @@ class _Finder(importlib.abc.MetaPathFinder):
             spec: importlib.machinery.ModuleSpec | None = find_spec(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _Loader(spec.loader, self._callback)
+                    spec.loader = cast(Any, _Loader(spec.loader, self._callback))
                 return spec
         return None
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader:
     """Calls back after the module's own loader; leaves no trace of itself in the module."""
 
     def __init__(self, loader: importlib.abc.Loader, callback: _Callback) -> None:

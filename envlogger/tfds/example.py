@@ -17,6 +17,7 @@ loops over elements in Python, except over byte strings of different lengths.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -97,6 +98,22 @@ def _entry_header(name: str, kind: int, size: int) -> bytes:
     value = _header(kind << 3 | _LENGTH_DELIMITED, size)
     entry = _header(_BYTES_TAG, len(encoded)) + encoded + _header(0x12, len(value) + size) + value
     return _header(_BYTES_TAG, len(entry) + size) + entry
+
+
+def element_header_size(size: int) -> int:
+    """Returns how many bytes stand before an element of a BytesList."""
+    return len(_header(_BYTES_TAG, size))
+
+
+def list_stops(features: Mapping[str, RawFeature]) -> dict[str, int]:
+    """Returns where in the serialized Example the list of each feature ends."""
+    sizes = {
+        name: len(_entry_header(name, feature.kind, feature.size)) + feature.size
+        for name, feature in features.items()
+    }
+    start = len(_header(_BYTES_TAG, sum(sizes.values())))
+    stops = itertools.accumulate(sizes.values(), initial=start)
+    return dict(zip(sizes, itertools.islice(stops, 1, None), strict=True))
 
 
 def serialize(features: Mapping[str, RawFeature]) -> bytes:

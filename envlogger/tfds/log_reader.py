@@ -40,7 +40,9 @@ class LogReader:
     def __init__(self, directory: str, journal: Journal, first_row: int) -> None:
         self._directory = directory
         self._journal = journal
-        self._segments: list[Segment] = []  # in the order of their rows
+        # Those whose rows were all handed out, and the others; both in the order of their rows.
+        self._spent: list[Segment] = []
+        self._segments: list[Segment] = []
         self._idle: dict[str, Segment] = {}  # mapped, and to be used again by the writer
         self._starts: list[int] = []  # rows that begin an episode, from `_begin` on
         self._patterns: dict[tuple[tuple[int, int], ...], Pattern] = {}
@@ -103,22 +105,22 @@ class LogReader:
             yield self._episode(self._begin - most, self._begin, End.SPLIT)
         start, self._begin = self._begin, stop
         yield self._episode(start, stop, end)
+        while len(self._segments) > 1 and _end(self._segments[0]) <= stop:
+            self._spent.append(self._segments.pop(0))
 
     def bytes_between(self, start: int, stop: int) -> float:
         """Returns how much of the step log so many rows take, about."""
         last = self._segments[-1]
         heap = last.heap_used / max(last.count, 1)
-        return (stop - start) * (last.layout.fixed_bytes / last.layout.capacity + heap)
+        return (stop - start) * (last.layout.row_bytes + heap)
 
     def give_back(self, row: int) -> None:
         """Gives back the space of the segments whose rows all lie before `row`."""
-        while self._segments:
-            segment = self._segments[0]
-            if not segment.is_done or segment.first_row + segment.count > row:
-                return
-            del self._segments[0]
-            segment.mark_sealed()
-            self._idle[segment.path] = segment
+        for segments in (self._spent, self._segments):
+            while segments and segments[0].is_done and _end(segments[0]) <= row:
+                segment = segments.pop(0)
+                segment.mark_sealed()
+                self._idle[segment.path] = segment
 
     def check_complete(self) -> None:
         """Refuses to go on where rows are left that do not follow on those that were read.
@@ -148,14 +150,14 @@ class LogReader:
 
     def sync(self) -> None:
         """Makes all rows survive a loss of power."""
-        for segment in self._segments:
+        for segment in (*self._spent, *self._segments):
             segment.sync()
 
     def close(self) -> None:
         """Unmaps the segments."""
-        for segment in (*self._segments, *self._idle.values()):
+        for segment in (*self._spent, *self._segments, *self._idle.values()):
             segment.close()
-        self._segments, self._idle = [], {}
+        self._spent, self._segments, self._idle = [], [], {}
 
     def _find_segments(self) -> None:
         """Takes up the segments that follow on the last one, without a gap.
@@ -174,7 +176,7 @@ class LogReader:
 
     def _candidates(self) -> Iterator[Segment]:
         """Yields the segments that are in use and not taken up yet."""
-        known = {segment.path for segment in self._segments}
+        known = {segment.path for segment in (*self._spent, *self._segments)}
         for path in glob.glob(os.path.join(self._directory, "segment-*")):
             if path in known:
                 continue
@@ -190,15 +192,13 @@ class LogReader:
                 yield segment
 
     def _episode(self, start: int, stop: int, end: End) -> Episode:
-        pieces = [
-            (
-                segment,
-                max(start - segment.first_row, 0),
-                min(stop - segment.first_row, segment.count),
-            )
-            for segment in self._segments
-            if segment.first_row < stop and segment.first_row + segment.count > start
-        ]
+        pieces = []
+        for segment in self._segments:
+            first = segment.first_row
+            if first >= stop:
+                break
+            if (count := segment.count) > max(start - first, 0):
+                pieces.append((segment, max(start - first, 0), min(stop - first, count)))
         step_types = _join([s.records["step_type"][a:b] for s, a, b in pieces])
         if step_types[-1] == episode.LAST_STEP:
             end = End.LAST
@@ -224,7 +224,9 @@ class LogReader:
         if not segment.records["flags"][place] & step_log.NEW_EPISODE:
             start -= 1  # a part of an episode: the note for the row before may have come after it
         # The note for the last row may be in the segment behind it.
-        for segment in reversed(self._segments):
+        for segment in reversed((*self._spent[-1:], *self._segments)):
+            if _end(segment) <= start:
+                break
             if segment.first_row <= stop:
                 text = segment.last_note(start, stop)
                 if text is not None:
@@ -241,6 +243,11 @@ class LogReader:
                 self._patterns.clear()
             self._patterns[runs] = Pattern(self._journal.structures, runs)
         return self._patterns[runs]
+
+
+def _end(segment: Segment) -> int:
+    """Returns the row behind the last."""
+    return segment.first_row + segment.count
 
 
 def _column(feature: Feature, pieces: list[_Piece], pattern: Pattern) -> Column | Chunks:

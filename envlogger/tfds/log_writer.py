@@ -25,7 +25,11 @@ _MAX_STRUCTURES = 4096
 _FIRST_ROWS = 16
 _MAX_ROWS = 1 << 16
 # Above this, segments that wait to be sealed leave the memory of the process; the kernel keeps them.
+# To map them again costs a page fault for each large row, so the ring of an environment with images
+# stays: as much as the sealer lets pile up before it publishes a shard.
 _RESIDENT_BYTES = 16 << 20
+_RESIDENT_BYTES_OF_LARGE_ROWS = 192 << 20
+_LARGE_ROW = 4096
 # A row is tried against each; beyond a few, the general path is as fast.
 _MAX_COMPILED = 8
 
@@ -59,6 +63,7 @@ class LogWriter:
         self._structure_ids: dict[str, int] = {}
         self._segments: collections.deque[Segment] = collections.deque()  # oldest first
         self._num_files = 0
+        self._grown = -1  # the number of the layout that has room for as many rows as is sensible
         self._has_warned = False
         self._on_roll = on_roll
         self._binds: list[Bind] = []
@@ -126,6 +131,18 @@ class LogWriter:
         record["step_type"][place] = row.step_type
         record["flags"][place] = flags
         segment.commit(place + 1)
+
+    def advance(self) -> bool:
+        """Moves on to the next segment if this one is full of rows; returns whether it did.
+
+        Raises:
+          OSError: There is no space on the disk.
+        """
+        segment = self.segment
+        if segment is None or not segment.is_full:
+            return False
+        self._roll(segment.layout, 0)
+        return True
 
     def compile(self, data: step_data.StepData, row: Row) -> None:
         """Makes a fast way for rows like this one, which has just been appended."""
@@ -202,19 +219,18 @@ class LogWriter:
             # It may be given back from now on; if no other can be had, nothing may go into it.
             self.writes.clear()
             self.segment.mark_done()
-            if self._backlog() > _RESIDENT_BYTES:
+            is_large = layout.row_bytes >= _LARGE_ROW
+            if self._backlog() > (_RESIDENT_BYTES_OF_LARGE_ROWS if is_large else _RESIDENT_BYTES):
                 self.segment.release_pages()
-        if (layout.capacity < _MAX_ROWS and rows >= _FIRST_ROWS) or heap_bytes > layout.heap_bytes:
-            grown = step_log.make_layout(
-                self._next_number,
-                layout.features,
-                _MAX_ROWS,
-                max(heap_bytes, layout.heap_bytes // 2),
-            )
+        is_small = layout.number != self._grown and rows >= _FIRST_ROWS
+        if is_small or heap_bytes > layout.heap_bytes:
+            heap = max(heap_bytes, layout.heap_bytes // 2)
+            grown = step_log.make_layout(self._next_number, layout.features, _MAX_ROWS, heap)
             if (grown.capacity, grown.heap_bytes) != (layout.capacity, layout.heap_bytes):
                 self._journal.add_layout(grown)
                 self._binds.clear()
                 layout = grown
+            self._grown = layout.number
         segment = self._recycle(layout) or self._create(layout)
         segment.begin(rows)
         self._segments.append(segment)

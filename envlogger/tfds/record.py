@@ -20,14 +20,14 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from envlogger import errors
 from envlogger.converters import json_codec
-from envlogger.tfds import example, features, schema, structure
+from envlogger.tfds import example, features, schema, structure, template
 from envlogger.tfds.episode import (
     FIRST_STEP,
     LAST_STEP,
@@ -42,6 +42,10 @@ from envlogger.tfds.features import Chunks, Column, Feature
 from envlogger.tfds.structure import Path, Structure
 
 _FLAGS = (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
+_MAX_KINDS = 1024
+_MAX_TEMPLATES = 16
+
+_Kind: TypeAlias = tuple[Pattern, End, int, bool]
 
 
 class Encoder:
@@ -59,6 +63,12 @@ class Encoder:
         ]
         self._episode = [(feature, "/".join(path)) for path, feature in of.episode.items()]
         self._metadata = [f.path for f in of.metadata_features() if not schema.is_ours(f)]
+        known_id = of.episode.get((schema.EPISODE_ID,))
+        self._has_templates = known_id is not None and schema.is_ours(known_id)
+        # By what the record of an episode depends on beside the values of its columns. A template is
+        # made when such an episode comes for the second time; None where that cannot be.
+        self._templates: dict[_Kind, template.Template | None] = {}
+        self._seen: set[_Kind] = set()
 
     def masks(self, episode: Episode) -> tuple[list[Path], list[Path]]:
         """Returns the paths of steps and of episodes that need a mask: there is padding."""
@@ -82,10 +92,33 @@ class Encoder:
                 f"{names}: got values that the dataset has no feature for. "
                 "Record into another data_directory."
             )
+        is_terminal = _is_terminal(episode)
+        kind = (episode.pattern, episode.end, int(episode.step_types[0]), is_terminal)
+        is_plain = episode.metadata_structure is None and not episode.pattern.first_paths
+        if is_plain and (known := self._templates.get(kind)) is not None:
+            record = known.fill(episode)
+            if record is not None:
+                return record
+        raw = self._raw(episode, is_terminal)
+        if is_plain and self._has_templates:
+            self._learn(kind, episode, raw)
+        return example.serialize(raw)
+
+    def _learn(self, kind: _Kind, episode: Episode, raw: Mapping[str, example.RawFeature]) -> None:
+        if kind not in self._seen:
+            if len(self._seen) >= _MAX_KINDS:
+                self._seen.clear()
+                self._templates.clear()
+            self._seen.add(kind)
+        elif kind not in self._templates and len(self._templates) < _MAX_TEMPLATES:
+            columns = [(f, name) for f, name, _ in self._steps if f.path in episode.columns]
+            self._templates[kind] = template.make(episode, raw, columns, schema.EPISODE_ID)
+
+    def _raw(self, episode: Episode, is_terminal: bool) -> dict[str, example.RawFeature]:
         raw: dict[str, example.RawFeature] = {}
         for feature, name, padding in self._steps:
             if feature.path[0] in _FLAGS:
-                raw[name] = _flag(feature.path[0], episode)
+                raw[name] = _flag(feature.path[0], episode, is_terminal)
                 continue
             chunks = _rlds_column(episode, feature, padding)
             for suffix, value in features.encode_column(feature, *chunks, nested=True).items():
@@ -101,7 +134,7 @@ class Encoder:
             row = _episode_column(episode, feature)
             for suffix, value in features.encode_column(feature, row, nested=False).items():
                 raw[name + suffix] = value
-        return example.serialize(raw)
+        return raw
 
 
 def encode(episode: Episode, of: schema.Schema) -> bytes:
@@ -205,11 +238,11 @@ def count_steps(record: bytes, of: schema.Schema) -> int:
     return len(features.decode_column(flag, raw, name, nested=True))
 
 
-def _flag(name: str, episode: Episode) -> example.RawFeature:
+def _flag(name: str, episode: Episode, is_terminal: bool) -> example.RawFeature:
     count = len(episode)
     if name == schema.IS_FIRST:
         return _flags(count, 0, bool(episode.step_types[0] == FIRST_STEP))
-    return _flags(count, count - 1, name == schema.IS_LAST or _is_terminal(episode))
+    return _flags(count, count - 1, name == schema.IS_LAST or is_terminal)
 
 
 @functools.lru_cache(maxsize=4096)

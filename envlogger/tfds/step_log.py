@@ -95,9 +95,9 @@ class Layout:
     size: int = dataclasses.field(init=False, compare=False)
 
     @property
-    def fixed_bytes(self) -> int:
-        """The size of the records and columns of a segment."""
-        return self.heap_offset - self.records_offset
+    def row_bytes(self) -> float:
+        """The size of a row, without what it has in the heap."""
+        return (self.heap_offset - self.records_offset) / self.capacity
 
     def to_json(self) -> dict[str, Any]:
         """Returns the layout for the session's journal."""
@@ -172,6 +172,11 @@ class Segment:
     def is_open(self) -> bool:
         """Whether rows may come into the segment."""
         return self.header[_STATE] == _IN_USE
+
+    @property
+    def is_full(self) -> bool:
+        """Whether rows may come into the segment, but no more fit."""
+        return self.is_open and self.header[_COUNT] == self.layout.capacity
 
     def has_room(self, heap_bytes: int) -> bool:
         """Whether another row fits, which needs so many bytes of the heap."""

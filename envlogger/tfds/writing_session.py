@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from envlogger.tfds.sealer import Sealer
 from envlogger.tfds.structure import Path
 
 _MAX_HELPER_STARTS = 3
+# How often the writer looks after the helper; it takes system calls.
+_CHECK_SECONDS = 0.02
 
 _sessions: weakref.WeakSet[WritingSession] = weakref.WeakSet()
 
@@ -88,6 +91,12 @@ class WritingSession:
     def _record_other(self, data: step_data.StepData, is_new_episode: bool) -> None:
         """Records a step for which there is no compiled way, and makes one."""
         self._check_open()
+        timestep, action, custom_data = data
+        # Mostly it is only the segment that is full.
+        if self._log.advance() and any(
+            write(timestep, action, custom_data, is_new_episode) for write in self._writes
+        ):
+            return
         row = self._recorder.row(data)
         features = {
             path: feature
@@ -170,6 +179,7 @@ class _Sealing:
         self._sealer: Sealer | None = None
         self._sealer_lock: session.Lock | None = None
         self._num_starts = 0
+        self._next_check = 0.0
         try:
             self.journal.add_options(options)
         except BaseException:
@@ -193,10 +203,12 @@ class _Sealing:
         """
         if self._helper is None:
             self._seal_here(Sealer.seal)
-        elif not self._helper.is_alive:
-            self._restart_helper()
-        else:
-            self._helper.check()
+        elif (now := time.monotonic()) >= self._next_check:
+            self._next_check = now + _CHECK_SECONDS
+            if self._helper.is_alive:
+                self._helper.check()
+            else:
+                self._restart_helper()
 
     def wait_for_space(self) -> None:
         """Waits until something has been sealed, or might have been."""
