@@ -8,6 +8,7 @@ from typing import Any
 
 import dm_env
 import helpers
+import ml_dtypes
 import nests
 import numpy as np
 import pytest
@@ -145,3 +146,25 @@ def test_episodes_of_any_length(tmp_path, length):
     got = helpers.read(tmp_path)
 
     assert_same(got, [helpers.expected_steps(steps, list(range(length - 1)))] * 2)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda array: array,
+        np.asfortranarray,
+        lambda array: array[::-1],
+        lambda array: array[:, ::2],
+        lambda array: np.moveaxis(array, 0, -1),
+        lambda array: np.broadcast_to(array[:1, :1], array.shape),
+        lambda array: array.astype(ml_dtypes.bfloat16),
+    ],
+)
+def test_arrays_however_they_lie_in_memory(tmp_path, layout):
+    arrays = [layout(np.arange(i, i + 24, dtype=np.float32).reshape(4, 6)) for i in range(9)]
+    steps = [helpers.first(arrays[0]), *(helpers.mid(array, 1.0) for array in arrays[1:])]
+    helpers.record(tmp_path, [steps, steps])
+
+    got = helpers.read(tmp_path)
+
+    assert_same(got, [helpers.expected_steps(steps, list(range(8)))] * 2)

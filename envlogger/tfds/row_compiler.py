@@ -18,8 +18,10 @@ For an observation (10, 5) of float32 and an int action it reads:
         …
         place = header[0]
         if place == CAPACITY: return False
-        C0[place] = observation
         pack_into(buffer, BASE + place * STRIDE, ID, step_type, is_new_episode, action, reward, discount)
+        at = COLUMN + place * SIZE
+        try: buffer[at : at + SIZE] = observation
+        except (ValueError, BufferError): C0[place] = observation
         header[0] = place + 1
         return True
 """
@@ -35,7 +37,7 @@ import numpy as np
 
 from envlogger import step_data
 from envlogger.tfds import schema, step_log
-from envlogger.tfds.features import STRING, Feature
+from envlogger.tfds.features import STRING
 from envlogger.tfds.step_log import Layout, Segment
 from envlogger.tfds.structure import Path
 
@@ -70,7 +72,7 @@ def compile_row(data: step_data.StepData, structure_id: int, layout: Layout) -> 
     Returns:
       A function from a segment to a `Write`, or None if such rows need the general path.
     """
-    compiler = _Compiler({feature.path: feature for feature in layout.features})
+    compiler = _Compiler(layout)
     timestep = data.timestep
     try:
         compiler.value("observation", timestep.observation, (schema.OBSERVATION,))
@@ -82,14 +84,15 @@ def compile_row(data: step_data.StepData, structure_id: int, layout: Layout) -> 
         compiler.value("custom_data", custom, path)
     except _UnsupportedError:
         return None
-    return compiler.finish(structure_id, layout)
+    return compiler.finish(structure_id)
 
 
 class _Compiler:
     """Collects the lines that check and store the leaves of a row."""
 
-    def __init__(self, features: Mapping[Path, Feature]) -> None:
-        self._features = features
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._features = {feature.path: feature for feature in layout.features}
         self._checks: list[str] = []
         self._stores: list[str] = []
         self._packed: dict[Path, str] = {}  # the fields of the record that `struct` writes
@@ -121,8 +124,9 @@ class _Compiler:
             self._checks.append(f"{local} = {name}[{self._constant('K', key)}]")
             self.value(local, item, (*path, part))
 
-    def finish(self, structure_id: int, layout: Layout) -> Bind:
+    def finish(self, structure_id: int) -> Bind:
         """Returns the compiled function."""
+        layout = self._layout
         fields = ["H", "B", "B"]  # structure, step type, flags
         values = [str(structure_id), "step_type", "is_new_episode"]
         for feature in layout.features:
@@ -188,7 +192,10 @@ class _Compiler:
                 raise _UnsupportedError
             self._check(f"{name}.dtype is not {self._constant('D', value.dtype)}")
             self._check(f"{name}.shape != {value.shape!r}")
-            self._store_column(name, path)
+            if feature.shape == ():
+                self._store_column(name, path)
+            else:
+                self._store_array(name, path, value.nbytes)
         elif type(value) in (str, bytes) and feature.dtype == STRING and feature.shape == ():
             self._store_string(name, value, path)
         elif (key := (type(value), feature.dtype.name)) in _PACKED:
@@ -203,6 +210,15 @@ class _Compiler:
 
     def _store_column(self, name: str, path: Path) -> None:
         self._stores.append(f"C{len(self._columns)}[place] = {name}")
+        self._columns.append(path)
+
+    def _store_array(self, name: str, path: Path, size: int) -> None:
+        """Copies an array as bytes: half the time of numpy's way, which is for those with gaps."""
+        self._stores += [
+            f"at = {self._layout.column_offsets[path]} + place * {size}",
+            f"try: buffer[at : at + {size}] = {name}",
+            f"except (ValueError, BufferError): C{len(self._columns)}[place] = {name}",
+        ]
         self._columns.append(path)
 
     def _store_string(self, name: str, value: Any, path: Path) -> None:
