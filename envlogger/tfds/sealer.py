@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import os
 
-from envlogger.tfds import dataset, log_reader, record, schema, session, shards
+from envlogger.tfds import dataset, example, log_reader, record, schema, session, shards
 from envlogger.tfds.episode import End, Episode
 from envlogger.tfds.structure import Path
 
@@ -148,10 +148,14 @@ class Sealer:
         encoder = self._encoder_for(finished)
         if self._writer is not None and not dataset.covers(self._shard_schema, self._wanted):
             self._widen_open_shard()
+        encoded = encoder.encode(finished)
         if self._writer is None:
             self._shard_schema = self._wanted
-            self._writer = shards.ShardWriter(self._next_path())
-        self._writer.add(encoder.encode(finished))
+            # Of small rows all is soon compressed; of images it is most of the work.
+            is_large = len(encoded) >= example.LARGE_ROW * len(finished)
+            is_dense = is_large and shards.is_dense(encoded)
+            self._writer = shards.ShardWriter(self._next_path(), is_dense=is_dense)
+        self._writer.add(encoded)
         self._step_counts.append(len(finished))
         self.num_episodes += 1
         options = self._journal.options
@@ -193,7 +197,7 @@ class Sealer:
         assert self._writer is not None
         narrow = self._writer
         narrow.close()
-        self._writer = shards.ShardWriter(self._next_path())
+        self._writer = shards.ShardWriter(self._next_path(), is_dense=narrow.is_dense)
         for episode in shards.read_all(narrow.path, narrow.num_records):
             self._writer.add(record.adapt(episode, self._shard_schema, self._wanted))
         os.unlink(narrow.path)

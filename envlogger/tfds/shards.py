@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from array_record.python import array_record_module
 
 from envlogger import errors
@@ -15,6 +16,11 @@ from envlogger import errors
 # One record per chunk: what `tfds.data_source` requires, and what lets an episode be read alone.
 # Level 1 takes a third of the time of level 3, ArrayRecord's default, for files of the same size.
 _WRITER_OPTIONS = "group_size:1,zstd:1"
+# The same without entropy coding: repetitions are found as before, in less than half of the time.
+_DENSE_WRITER_OPTIONS = "group_size:1,zstd:-1"
+# Of 8 bits a byte, from where on entropy coding is not worth its time.
+_DENSE_BITS = 7.2
+_SAMPLE_BYTES = 1 << 16
 
 
 class ShardWriter:
@@ -22,13 +28,16 @@ class ShardWriter:
 
     Args:
       path: The file; one that is there is replaced.
+      is_dense: Whether the records hold what hardly compresses; see `is_dense`.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_dense: bool = False) -> None:
         self.path = path
+        self.is_dense = is_dense
         self.num_records = 0
         self._is_closed = False
-        self._writer: Any = array_record_module.ArrayRecordWriter(path, _WRITER_OPTIONS)
+        options = _DENSE_WRITER_OPTIONS if is_dense else _WRITER_OPTIONS
+        self._writer: Any = array_record_module.ArrayRecordWriter(path, options)
 
     def add(self, record: bytes) -> None:
         """Appends a record.
@@ -122,6 +131,17 @@ class ShardReader:
             f"{self.path}: episode {index} of the shard is damaged: {detail}. "
             "The other episodes can be read."
         )
+
+
+def is_dense(record: bytes) -> bool:
+    """Returns whether the bytes of a record are nearly random, as those of camera images are.
+
+    It tells from the entropy of a sample, which says nothing of repetitions.
+    """
+    data = np.frombuffer(record, np.uint8)
+    counts = np.bincount(data[:: len(data) // _SAMPLE_BYTES + 1], minlength=256)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log2(shares)).sum()) > _DENSE_BITS
 
 
 def read_all(path: str, num_records: int) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import resource
 import signal
 
 import helpers
+import numpy as np
 import pytest
 
 from envlogger import errors
@@ -140,3 +141,29 @@ def test_a_damaged_record_spoils_no_other(tmp_path):
 
     helpers.check_message(raised, path, "episode 2", "The other episodes can be read")
     assert [reader.read(i) for i in (0, 1, 3)] == [RECORDS[i] for i in (0, 1, 3)]
+
+
+def _frames(rng, spread):
+    return np.clip(rng.normal(128, spread, (100, 64, 64)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("spread", "is_dense"), [(60, True), (5, False), (0, False)])
+def test_what_entropy_coding_can_do_is_foreseen(spread, is_dense):
+    assert shards.is_dense(_frames(np.random.default_rng(0), spread).tobytes()) is is_dense
+
+
+def test_a_short_record_is_not_dense():
+    assert not shards.is_dense(b"")
+    assert not shards.is_dense(bytes(range(100)))
+
+
+def test_a_dense_shard_holds_the_same_and_still_no_repetitions(tmp_path):
+    frame = np.random.default_rng(0).bytes(200_000)
+    records = [frame * 20, frame, b""]
+    writer = shards.ShardWriter(str(tmp_path / "shard"), is_dense=True)
+    for record in records:
+        writer.add(record)
+    writer.close()
+
+    assert list(shards.read_all(writer.path, 3)) == records
+    assert os.path.getsize(writer.path) < 700_000
