@@ -20,6 +20,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from envlogger import errors
 from envlogger.riegeli import highway_hash
 
@@ -33,6 +35,9 @@ FILE_METADATA = ord("m")
 PADDING = ord("p")
 SIMPLE = ord("r")
 TRANSPOSED = ord("t")
+
+# Linux takes so many at most.
+_PARTS_AT_ONCE = 1024
 
 # What a chunk may need, decoded. EnvLogger's have about 1 MB, or one step that is larger.
 MAX_CHUNK_BYTES = 1 << 28
@@ -197,8 +202,7 @@ class ChunkFile:
           TruncatedError: The file ends in it.
           CorruptDatasetError: It does not fit its hash.
         """
-        raw = self._read(chunk.begin, CHUNK_HEADER.size + chunk.data_size)
-        data = memoryview(raw)[CHUNK_HEADER.size :]
+        data = self._read(chunk.begin, CHUNK_HEADER.size + chunk.data_size)[CHUNK_HEADER.size :]
         if verify and highway_hash.highway_hash(data) != chunk.data_hash:
             raise self.corrupt(chunk.begin, "the data of the chunk does not fit its hash")
         return data
@@ -239,20 +243,34 @@ class ChunkFile:
             return None
         return previous, following
 
-    def _read(self, begin: int, size: int) -> bytes:
+    def _read(self, begin: int, size: int) -> memoryview:
         """Reads `size` bytes from a position on, without the block headers between them."""
         stop = end_of(begin, size)
         if stop > self.size:
             raise TruncatedError
-        raw = os.pread(self._descriptor, stop - begin, begin)
-        if len(raw) < stop - begin:
-            raise TruncatedError
-        to_header = -begin % BLOCK_SIZE
-        if to_header >= len(raw):
-            return raw
-        headers = range(to_header, len(raw), BLOCK_SIZE)
-        parts = (raw[i + BLOCK_HEADER.size : i + BLOCK_SIZE] for i in headers)
-        return b"".join([raw[:to_header], *parts])
+        # Not set to zero first: that would cost as much as reading it.
+        read = np.empty(size, np.uint8).data
+        header = bytearray(BLOCK_HEADER.size)
+        parts: list[bytearray | memoryview] = []
+        position = filled = 0
+        while filled < size:
+            to_header = -(begin + position) % BLOCK_SIZE
+            if to_header == 0:
+                parts.append(header)
+                position += BLOCK_HEADER.size
+                to_header = USABLE
+            part = read[filled : filled + to_header]
+            parts.append(part)
+            position += len(part)
+            filled += len(part)
+        position = begin
+        for i in range(0, len(parts), _PARTS_AT_ONCE):
+            some = parts[i : i + _PARTS_AT_ONCE]
+            expected = sum(map(len, some))
+            if os.preadv(self._descriptor, some, position) < expected:
+                raise TruncatedError
+            position += expected
+        return read
 
 
 def chunk_end(begin: int, data_size: int, num_records: int) -> int:

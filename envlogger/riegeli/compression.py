@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from envlogger import errors
 from envlogger.riegeli import varints
 
@@ -36,19 +38,19 @@ class Decompressor:
         self._into = None if kind == NONE else _decompress_into(kind)
         self._budget = budget
 
-    def __call__(self, block: memoryview) -> bytes | bytearray | memoryview:
-        """Returns a block, decompressed.
+    def __call__(self, block: memoryview) -> varints.Bytes:
+        """Returns a block, decompressed; uint8 of shape (n,).
 
         Raises:
           ValueError: The block is damaged, or larger than the budget that is left.
         """
         if self._into is None:
-            return block
+            return np.frombuffer(block, np.uint8)
         size, begin = varints.read(block, 0)
         self._budget -= size
         if self._budget < 0:
             raise ValueError(f"a compressed block says that it holds {size} bytes, more than fits")
-        out = bytearray(size)
+        out = np.empty(size, np.uint8)
         try:
             got = self._into(block[begin:], out)
         except _decompression_error() as error:

@@ -26,9 +26,9 @@ def decode(data: memoryview, num_records: int, decoded_size: int) -> Records:
     size, begin = varints.read(data, 1)
     if size > len(data) - begin:
         raise ValueError(f"the sizes take {size} bytes; the chunk ends before")
-    sizes_block = np.frombuffer(decompress(data[begin : begin + size]), np.uint8)
+    sizes_block = decompress(data[begin : begin + size])
     sizes, stop = varints.read_array(sizes_block, 0, num_records)
-    values = np.frombuffer(decompress(data[begin + size :]), np.uint8)
+    values = decompress(data[begin + size :])
     # Each by itself first, so that the sum does not overflow.
     if sizes.max(initial=0) > len(values) or not (
         stop == len(sizes_block) and sizes.sum() == len(values) == decoded_size

@@ -50,7 +50,7 @@ _VARINT, _FIXED_64, _BYTES, _GROUP, _END_GROUP, _FIXED_32 = range(6)
 _Span = tuple[int, int]
 
 
-def decode(message: bytes) -> Any:
+def decode(message: bytes | memoryview) -> Any:
     """Returns the value of a serialized `Data`.
 
     Arrays are new, and writable. What EnvLogger did not store comes back as it did there: namedtuples
@@ -59,7 +59,7 @@ def decode(message: bytes) -> Any:
     Raises:
       ValueError: It is not such a message, or an array has another shape than values.
     """
-    return _decode(message, (0, len(message)), 0)
+    return _decode(memoryview(message), (0, len(message)), 0)
 
 
 def decode_datum(message: bytes) -> Any:
@@ -68,10 +68,10 @@ def decode_datum(message: bytes) -> Any:
     Raises:
       ValueError: It is not such a message.
     """
-    return _decode_datum(message, (0, len(message)))
+    return _decode_datum(memoryview(message), (0, len(message)))
 
 
-def _decode(raw: bytes, span: _Span, depth: int) -> Any:
+def _decode(raw: memoryview, span: _Span, depth: int) -> Any:
     if depth > _MAX_DEPTH:
         raise ValueError(f"values are nested more than {_MAX_DEPTH} deep")
     member = 0
@@ -92,11 +92,11 @@ def _decode(raw: bytes, span: _Span, depth: int) -> Any:
     return tuple(values) if member == TUPLE else values
 
 
-def _decode_dict(raw: bytes, span: _Span, depth: int) -> dict[Any, Any]:
+def _decode_dict(raw: memoryview, span: _Span, depth: int) -> dict[Any, Any]:
     decoded: dict[Any, Any] = {}
     for entry in _spans(raw, span, 1):
         keys = _spans(raw, entry, 1)
-        key = raw[slice(*keys[-1])].decode() if keys else ""
+        key = str(raw[slice(*keys[-1])], "utf-8") if keys else ""
         values = _spans(raw, entry, 2)
         decoded[key] = _decode(*_merge(raw, values), depth + 1) if values else None
     raw, kvs = _merge(raw, _spans(raw, span, 2))
@@ -111,7 +111,7 @@ def _decode_dict(raw: bytes, span: _Span, depth: int) -> dict[Any, Any]:
     return decoded
 
 
-def _decode_datum(raw: bytes, span: _Span) -> Any:
+def _decode_datum(raw: memoryview, span: _Span) -> Any:
     dims, shape_span = _merge(raw, _spans(raw, span, 1))
     shape = decode_shape(dims, shape_span)
     raw, span = _merge(raw, _spans(raw, span, 2))
@@ -147,7 +147,7 @@ def _decode_datum(raw: bytes, span: _Span) -> Any:
     return None if array is None else array.reshape(shape)
 
 
-def decode_shape(raw: bytes, span: _Span) -> tuple[int, ...]:
+def decode_shape(raw: memoryview, span: _Span) -> tuple[int, ...]:
     """Returns the shape that a serialized `Shape` has, SCALAR for scalars."""
     shape = []
     for dim in _spans(raw, span, 2):
@@ -159,11 +159,11 @@ def decode_shape(raw: bytes, span: _Span) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def to_object(field: int, raw: bytes) -> Any:
+def to_object(field: int, raw: memoryview) -> Any:
     """Returns the str, bytes or int that a field of STRINGS, BYTES or BIGINTS holds."""
     if field == STRINGS:
-        return raw.decode()
-    return raw if field == BYTES else int.from_bytes(raw, "big", signed=True)
+        return str(raw, "utf-8")
+    return bytes(raw) if field == BYTES else int.from_bytes(raw, "big", signed=True)
 
 
 def scalar(array: Any) -> Any:
@@ -179,7 +179,7 @@ def from_varints(field: int, numbers: Any) -> Any:
     return numbers.astype(f"u{dtype.itemsize}", copy=False).view(dtype)
 
 
-def _decode_numbers(raw: bytes, field: int, found: list[tuple[int, _Span]]) -> Any:
+def _decode_numbers(raw: memoryview, field: int, found: list[tuple[int, _Span]]) -> Any:
     single = {_FIXED_32: 4, _FIXED_64: 8}
     size = NUMBERS[field].itemsize
     packed = b"".join(
@@ -193,7 +193,7 @@ def _decode_numbers(raw: bytes, field: int, found: list[tuple[int, _Span]]) -> A
     return from_varints(field, varints.decode_array(np.frombuffer(packed, np.uint8)))
 
 
-def _spans(raw: bytes, span: _Span, wanted: int) -> list[_Span]:
+def _spans(raw: memoryview, span: _Span, wanted: int) -> list[_Span]:
     """Returns where the strings or submessages of one field are."""
     return [
         (begin, end)
@@ -202,15 +202,15 @@ def _spans(raw: bytes, span: _Span, wanted: int) -> list[_Span]:
     ]
 
 
-def _merge(raw: bytes, spans: list[_Span]) -> tuple[bytes, _Span]:
+def _merge(raw: memoryview, spans: list[_Span]) -> tuple[memoryview, _Span]:
     """Returns a submessage that may be there several times: joined, they are one."""
     if len(spans) == 1:
         return raw, spans[0]
-    joined = b"".join(raw[slice(*span)] for span in spans)
+    joined = memoryview(b"".join(raw[slice(*span)] for span in spans))
     return joined, (0, len(joined))
 
 
-def _fields(raw: bytes, span: _Span) -> Iterator[tuple[int, int, int, int]]:
+def _fields(raw: memoryview, span: _Span) -> Iterator[tuple[int, int, int, int]]:
     """Yields each field's number, wire type, and where its value is; groups are passed over."""
     position, stop = span
     groups = 0

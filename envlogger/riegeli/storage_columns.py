@@ -77,7 +77,7 @@ class _Columns:
                     _put(values, rows, decoder(bodies[rows], ends[rows], depth))
         for i, value in enumerate(values):
             if value is _IRREGULAR:
-                values[i] = storage.decode(bytes(self._raw[begins[i] : ends[i]]))
+                values[i] = storage.decode(self._raw[begins[i] : ends[i]])
         return values
 
     def _decode_lists(self, begins: Ints, ends: Ints, depth: int) -> list[Any]:
@@ -179,7 +179,7 @@ class _Columns:
             same = (self._gather(shape_begins[group], len(shape)) == shape).all(axis=1)
             alike[alike] = same
             group, left = left[alike], left[~alike]
-            dims = storage.decode_shape(shape.tobytes(), (0, len(shape)))
+            dims = storage.decode_shape(shape.data, (0, len(shape)))
             field = int(tags[first]) >> 3
             if tags[first] == _tag(field):
                 _put(values, group, self._decode_group(field, dims, begins[group], ends[group]))
@@ -256,7 +256,7 @@ class _Columns:
         if field == storage.BIGINTS and (ends - begins == 1).all():
             return list(self._data[begins].view(np.int8).tolist())
         return [
-            storage.to_object(field, bytes(self._raw[begin:end]))
+            storage.to_object(field, self._raw[begin:end])
             for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
         ]
 

@@ -27,6 +27,7 @@ _LONG = 24
 # Besides its records, a chunk decompresses to their structure. Real ones stay far below this.
 _BUDGET = 1 << 20
 _VISITS_BUDGET = 1 << 16
+_NO_BYTES = np.empty(0, np.uint8)
 # Protobuf itself stops at 100.
 _MAX_DEPTH = 1000
 
@@ -49,9 +50,9 @@ def decode(data: memoryview, num_records: int, decoded_size: int, max_visits: in
     size, begin = varints.read(data, 1)
     if size > len(data) - begin:
         raise ValueError(f"the header takes {size} bytes; the chunk ends before")
-    header = _Header(np.frombuffer(decompress(data[begin : begin + size]), np.uint8))
+    header = _Header(decompress(data[begin : begin + size]))
     buffers, stop = header.read_buffers(data, begin + size, decompress)
-    transitions = bytes(decompress(data[stop:]))
+    transitions = decompress(data[stop:]).tobytes()
 
     # Visits of real chunks make a byte at least, or they end a record, or follow a transition.
     likely = _VISITS_BUDGET + 2 * (decoded_size + num_records + len(transitions))
@@ -80,9 +81,9 @@ class _Header:
         for size in self.bucket_sizes.tolist():
             if size > len(data) - position:
                 raise ValueError(f"a bucket takes {size} bytes; the chunk ends before")
-            buckets.append(np.frombuffer(decompress(data[position : position + size]), np.uint8))
+            buckets.append(decompress(data[position : position + size]))
             position += size
-        joined = np.concatenate(buckets) if buckets else np.empty(0, np.uint8)
+        joined = buckets[0] if len(buckets) == 1 else np.concatenate([*buckets, _NO_BYTES])
         if self.buffer_sizes.max(initial=0) > len(joined) or self.buffer_sizes.sum() != len(joined):
             raise ValueError(
                 f"the buffers have other sizes than the {len(joined)} bytes of buckets"
