@@ -26,13 +26,28 @@ class ChunkWriter:
         self.write(chunks.SIGNATURE, b"", 0, 0)
 
     def write(
-        self, chunk_type: int, data: bytes | memoryview, num_records: int, decoded_size: int
+        self,
+        chunk_type: int,
+        data: bytes | memoryview,
+        num_records: int,
+        decoded_size: int,
+        data_hash: int | None = None,
     ) -> int:
-        """Writes a chunk whose data is encoded already; returns where it begins."""
+        """Writes a chunk whose data is encoded already; returns where it begins.
+
+        Args:
+          chunk_type: As `Chunk.type`.
+          data: What follows the header.
+          num_records: How many records that holds.
+          decoded_size: How many bytes these have.
+          data_hash: The hash of the data, where it is known.
+        """
+        if data_hash is None:
+            data_hash = highway_hash(data)
         begin = self.position
         self.position = chunks.chunk_end(begin, len(data), num_records)
         fields = chunks.CHUNK_HEADER.pack(
-            0, len(data), highway_hash(data), chunk_type | num_records << 8, decoded_size
+            0, len(data), data_hash, chunk_type | num_records << 8, decoded_size
         )[8:]
         stream = memoryview(b"".join([_hashed(fields), data]))
         at = begin

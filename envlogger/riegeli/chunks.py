@@ -30,6 +30,8 @@ BLOCK_HEADER = struct.Struct("<QQQ")
 CHUNK_HEADER = struct.Struct("<QQQQQ")
 USABLE = BLOCK_SIZE - BLOCK_HEADER.size  # in a block
 
+SIGNATURE_SIZE = BLOCK_HEADER.size + CHUNK_HEADER.size
+
 SIGNATURE = ord("s")
 FILE_METADATA = ord("m")
 PADDING = ord("p")
@@ -97,7 +99,7 @@ class ChunkFile:
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.size = os.fstat(self._descriptor).st_size
-            if self.size >= BLOCK_HEADER.size + CHUNK_HEADER.size:
+            if self.size >= SIGNATURE_SIZE:
                 self._check_signature()
         except BaseException:
             self.close()

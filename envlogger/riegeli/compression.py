@@ -13,9 +13,9 @@ from envlogger import errors
 from envlogger.riegeli import varints
 
 NONE = 0
-_BROTLI = ord("b")
-_ZSTD = ord("z")
-_SNAPPY = ord("s")
+BROTLI = ord("b")
+ZSTD = ord("z")
+SNAPPY = ord("s")
 
 
 class Decompressor:
@@ -62,13 +62,13 @@ class Decompressor:
 
 @functools.cache
 def _decompress_into(kind: int) -> Callable[[Any, Any], int]:
-    if kind not in (_BROTLI, _ZSTD, _SNAPPY):
+    if kind not in (BROTLI, ZSTD, SNAPPY):
         raise ValueError(f"got the compression {kind:#x}, expected none, brotli, zstd or snappy")
     cramjam = _cramjam()
     functions: dict[int, Callable[[Any, Any], int]] = {
-        _BROTLI: cramjam.brotli.decompress_into,
-        _ZSTD: cramjam.zstd.decompress_into,
-        _SNAPPY: cramjam.snappy.decompress_raw_into,
+        BROTLI: cramjam.brotli.decompress_into,
+        ZSTD: cramjam.zstd.decompress_into,
+        SNAPPY: cramjam.snappy.decompress_raw_into,
     }
     return functions[kind]
 
