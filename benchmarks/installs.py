@@ -49,6 +49,7 @@ def command(name: str, module: str, *arguments: str) -> list[str]:
 def variables(name: str) -> dict[str, str]:
     """Returns the environment variables to run it with."""
     found = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    found.pop("PYTHONPATH", None)  # it would hide what is installed
     libraries = [str(path.parent) for path in (_FOLDER / name / "debian").rglob(_GMP[0])]
     if libraries:
         found["LD_LIBRARY_PATH"] = ":".join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")])

@@ -13,9 +13,11 @@ from envlogger.backends import (
     backend_reader,
     backend_type,
     in_memory_backend,
+    riegeli_backend_reader,
     tfds_backend_reader,
 )
 from envlogger.converters import spec_codec
+from envlogger.riegeli import log
 
 
 class Reader:
@@ -121,6 +123,10 @@ def _make_backend(source: Any, split: str | None, backend: Any) -> backend_reade
         return backend
     if isinstance(source, in_memory_backend.InMemoryBackendWriter):
         return in_memory_backend.InMemoryBackendReader(source)
+    if backend is None and log.is_log(source):
+        backend = backend_type.BackendType.RIEGELI
+    if backend == backend_type.BackendType.RIEGELI:
+        return riegeli_backend_reader.RiegeliBackendReader(source)
     if backend in (None, backend_type.BackendType.TFDS):
         return tfds_backend_reader.TFDSBackendReader(source, split)
     raise errors.OptionError(

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from envlogger import errors
-from envlogger.cli import recover
+from envlogger.cli import recover, repair
 
-_COMMANDS = (recover,)
+_COMMANDS = (recover, repair)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backend that reads the logs of EnvLogger 1.x, which lie in Riegeli files."""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import dm_env
+import numpy as np
+
+from envlogger import errors, step_data
+from envlogger.backends import backend_reader
+from envlogger.riegeli import chunks, log, values_file
+from envlogger.riegeli.varints import Ints
+
+# Chunks of so many bytes, decompressed, are kept.
+_CACHE_BYTES = 128 << 20
+_MAX_OPEN_FILES = 16
+
+_STEP_TYPES = {int(step_type): step_type for step_type in dm_env.StepType}
+
+
+class RiegeliBackendReader(backend_reader.BackendReader):
+    """Reads a log that EnvLogger 1.0 to 1.3 wrote with its Riegeli backend. Safe to share by threads.
+
+    What a writer that was killed left is read as far as it goes, with a `LogWarning` that says what is
+    missing. That may be more than EnvLogger showed: steps that it had not indexed yet are there; and
+    where it put the steps of an episode that was not indexed into the last one, there are two.
+
+    Args:
+      data_directory: The directory that was logged into, the one that holds `metadata.riegeli`.
+      verify: Whether to check the hashes of all data that is read, which takes 0.2 s for each MB of
+        the files. Those of headers, of indexes and of the metadata are checked always.
+      max_chunk_bytes: A chunk that says it has more is an error: reading it would take a few times
+        that much memory.
+
+    Raises:
+      DatasetError: The directory does not hold such a log.
+      CorruptDatasetError: Its metadata or an index is damaged. Damage of steps is an error where they
+        are read; the others can be read.
+    """
+
+    def __init__(
+        self,
+        data_directory: str | os.PathLike[str],
+        *,
+        verify: bool = False,
+        max_chunk_bytes: int = chunks.MAX_CHUNK_BYTES,
+    ) -> None:
+        self._directory = Path(os.path.abspath(os.path.expanduser(os.fspath(data_directory))))
+        self._verify = verify
+        self._max_chunk_bytes = max_chunk_bytes
+        if not log.is_log(self._directory):
+            raise errors.DatasetError(
+                f"{self._directory}: got a directory without {log.METADATA}, expected one that "
+                "EnvLogger 1.x wrote."
+            )
+        self._metadata = log.read_metadata(self._directory)
+        self._shards = log.open_shards(self._directory, max_chunk_bytes)
+        counts = [len(shard.positions) for shard in self._shards]
+        # The index of the first step of each shard, and the number of all steps.
+        self._shard_starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._lock = threading.RLock()
+        self._known_episodes: _Episodes | None = None
+        self._cache = values_file.ChunkCache(_CACHE_BYTES)
+        self._files: collections.OrderedDict[tuple[int, str], values_file.ValuesFile] = (
+            collections.OrderedDict()
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        """Returns the metadata that was passed to EnvLogger, with `environment_specs`."""
+        return self._metadata
+
+    def close(self) -> None:
+        """Closes the files. They are opened again where they are needed."""
+        with self._lock:
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
+            self._cache.clear()
+
+    def _copy(self) -> Self:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", log.LogWarning)  # it was said once
+            return type(self)(
+                self._directory, verify=self._verify, max_chunk_bytes=self._max_chunk_bytes
+            )
+
+    def _get_num_steps(self) -> int:
+        return int(self._shard_starts[-1])
+
+    def _get_num_episodes(self) -> int:
+        return len(self._episodes().starts)
+
+    def _get_nth_step(self, i: int) -> step_data.StepData:
+        shard = int(np.searchsorted(self._shard_starts, i, side="right")) - 1
+        position = int(self._shards[shard].positions[i - self._shard_starts[shard]])
+        file = self._file(shard, log.STEPS)
+        try:
+            return _to_step_data(file.read_value(position))
+        except chunks.TruncatedError:
+            raise file.corrupt(position, "the file has become shorter") from None
+        except (TypeError, LookupError, ValueError) as error:
+            raise file.corrupt(
+                position,
+                f"expected a step, (timestep, action, custom_data), got another value: {error}",
+            ) from error
+
+    def _get_nth_episode_info(
+        self, i: int, include_metadata: bool = False
+    ) -> backend_reader.EpisodeInfo:
+        episodes = self._episodes()
+        start, stop = int(episodes.starts[i]), int(episodes.stops[i])
+        metadata = None
+        position = int(episodes.metadata_positions[i])
+        if include_metadata and position > 0:
+            metadata = self._read_episode_metadata(int(episodes.shards[i]), position)
+        return backend_reader.EpisodeInfo(start, stop - start, metadata)
+
+    def _read_episode_metadata(self, shard: int, position: int) -> Any:
+        try:
+            return self._file(shard, log.EPISODE_METADATA).read_value(position)
+        except (FileNotFoundError, chunks.TruncatedError):
+            path = self._shards[shard].path / log.EPISODE_METADATA
+            warnings.warn(
+                f"{path}: the file ends before the metadata of an episode; it is None.",
+                log.LogWarning,
+                stacklevel=2,
+            )
+            return None
+
+    def _file(self, shard: int, name: str) -> values_file.ValuesFile:
+        with self._lock:
+            file = self._files.get((shard, name))
+            if file is None:
+                file = self._files[shard, name] = values_file.ValuesFile(
+                    self._shards[shard].path / name,
+                    self._cache,
+                    verify=self._verify,
+                    max_chunk_bytes=self._max_chunk_bytes,
+                )
+                if len(self._files) > _MAX_OPEN_FILES:
+                    self._files.popitem(last=False)  # closed once nobody reads it
+            return file
+
+    def _episodes(self) -> _Episodes:
+        """Returns where the episodes lie. That needs the last one of each shard: see `_find_starts`."""
+        with self._lock:
+            if self._known_episodes is None:
+                self._known_episodes = self._find_episodes()
+            return self._known_episodes
+
+    def _find_episodes(self) -> _Episodes:
+        found = [_Episodes(*(np.empty(0, np.int64) for _ in _Episodes._fields))]
+        for i, shard in enumerate(self._shards):
+            first, stop = self._shard_starts[i : i + 2]
+            starts = shard.episode_starts + first
+            more = self._find_starts(
+                i, int(starts[-1]) + 1 if len(starts) else int(first), int(stop)
+            )
+            starts = np.concatenate([starts, more])
+            found.append(
+                _Episodes(
+                    starts,
+                    np.append(starts, stop)[1:],
+                    np.full(len(starts), i),
+                    np.concatenate([shard.metadata_positions, np.full(len(more), -1)]),
+                )
+            )
+        return _Episodes(*map(np.concatenate, zip(*found, strict=True)))
+
+    def _find_starts(self, shard: int, start: int, stop: int) -> Ints:
+        """Returns which steps begin an episode among those that the index has as the last one.
+
+        An episode gets into the index when it is over: one that was under way when the writer was killed
+        is not there, and only its steps tell.
+        """
+        found = []
+        for i in range(start, stop):
+            try:
+                if self._get_nth_step(i).timestep.first():
+                    found.append(i)
+            except errors.CorruptDatasetError:
+                continue  # it says so when it is read
+        if found and self._shards[shard].has_episode_index:
+            warnings.warn(
+                f"{self._shards[shard].path}: its writer was killed: {len(found)} episodes were not in "
+                "the index; they are told by their first steps, and have no metadata.",
+                log.LogWarning,
+                stacklevel=2,
+            )
+        return np.array(found, np.int64)
+
+
+class _Episodes(NamedTuple):
+    """Where the episodes lie; all of shape (episodes,).
+
+    Attributes:
+      starts: The first step of each, among those of all shards.
+      stops: The step behind its last.
+      shards: The shard it is in.
+      metadata_positions: Where its metadata is; less than 1 if it has none.
+    """
+
+    starts: Ints
+    stops: Ints
+    shards: Ints
+    metadata_positions: Ints
+
+
+def _to_step_data(value: Any) -> step_data.StepData:
+    timestep, action, custom_data = value
+    step_type, reward, discount, observation = timestep
+    return step_data.StepData(
+        dm_env.TimeStep(_STEP_TYPES[step_type], reward, discount, observation), action, custom_data
+    )
+
+
+__all__ = ["RiegeliBackendReader"]

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads Riegeli/records files, and the logs of EnvLogger 1.x in them; in Python and numpy."""

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The automaton of a transposed chunk: its nodes, and which of them are visited."""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+import numpy.typing as npt
+
+from envlogger.riegeli import varints
+from envlogger.riegeli.varints import Bytes, Ints
+
+
+class Kind(enum.IntEnum):
+    """What visiting a node does. The first four are also the tags of such nodes."""
+
+    NO_OP = 0
+    NON_PROTO = 1  # a whole record
+    SUBMESSAGE_START = 2
+    RECORD = 3  # begins here: the next visits make the one before
+    SUBMESSAGE_END = 4
+    TAG = 5  # of a group's start or end
+    VARINT = 6
+    INLINE = 7  # a varint of one byte, which the node itself has
+    FIXED = 8  # four or eight bytes
+    STRING = 9
+
+
+# By the lowest three bits of the tag: protobuf's wire types, and one that it does not have.
+_KINDS = np.array(
+    [Kind.VARINT, Kind.FIXED, Kind.STRING, Kind.TAG, Kind.TAG, Kind.FIXED, Kind.SUBMESSAGE_END, -1]
+)
+_FIXED_WIDTHS = np.array([0, 8, 0, 0, 0, 4, 0, 0])
+_STRING_TYPE = 2
+_FIRST_FIELD = 8
+_FIRST_INLINE = 10
+_MAX_SUBTYPE = 137
+_MAX_TAG = 2**32 - 1
+_MAX_PREFIX = 6
+
+
+class Nodes:
+    """The nodes; all arrays are indexed by node.
+
+    Attributes:
+      kind: int8, one of `Kind`.
+      prefix: uint8 of shape (nodes, 6): the tag, and the byte of INLINE.
+      prefix_size: How many bytes of the prefix a visit makes.
+      message_tag_size: The same for the submessages that SUBMESSAGE_END ends; their tag comes later.
+      buffer: The buffer that a visit takes bytes from, or -1.
+      width: How many; -1 where the value says it.
+    """
+
+    def __init__(self, tags: Ints, subtypes: Ints) -> None:
+        is_field = tags >= _FIRST_FIELD
+        self.kind = np.where(is_field, _KINDS[tags & 7], tags).astype(np.int8)
+        if (tags > _MAX_TAG).any() or (self.kind < 0).any() or tags[~is_field].max(initial=0) > 3:
+            raise ValueError("a node has a tag that there is not")
+        is_inline = subtypes >= _FIRST_INLINE
+        self.kind[is_inline] = Kind.INLINE
+
+        is_end = self.kind == Kind.SUBMESSAGE_END
+        written = np.where(is_field, tags, 0)
+        written[is_end] += _STRING_TYPE - 6
+        sizes = varints.lengths_of(written)
+        self.prefix = np.zeros((len(tags), _MAX_PREFIX), np.uint8)
+        for i in range(int(sizes.max())):
+            here = sizes > i
+            follows = (sizes[here] > i + 1) * np.uint8(0x80)
+            self.prefix[here, i] = (written[here] >> 7 * i & 0x7F).astype(np.uint8) | follows
+        self.prefix[is_inline, sizes[is_inline]] = subtypes[is_inline] - _FIRST_INLINE
+        self.prefix_size = np.where(is_field & ~is_end, sizes + is_inline, 0)
+        self.message_tag_size = np.where(is_end, sizes, 0)
+
+        self.width = _FIXED_WIDTHS[tags & 7] * is_field
+        is_varint = self.kind == Kind.VARINT
+        self.width[is_varint] = subtypes[is_varint] + 1
+        self.width[self.kind == Kind.STRING] = -1
+        self.has_buffer = np.isin(self.kind, [Kind.NON_PROTO, Kind.VARINT, Kind.FIXED, Kind.STRING])
+        self.buffer = np.full(len(tags), -1)
+
+
+class Automaton:
+    """Says which nodes are visited.
+
+    A transition byte says how far behind the base to go (6 bits), and how many more moves, each to the
+    node that follows, are made before the next byte is read (2 bits). Nodes may be implicit: the move
+    away from them is made without a byte, too.
+
+    Args:
+      following: The node that follows each, or the base from which a transition counts.
+      is_implicit: Whether nodes are implicit.
+      first: The node to begin with.
+    """
+
+    def __init__(self, following: list[int], is_implicit: list[bool], first: int) -> None:
+        self._following = following
+        self._is_implicit = is_implicit
+        self._first = first
+
+    def run(self, transitions: bytes, max_visits: int) -> npt.NDArray[np.int64]:
+        """Returns the nodes in the order in which they are visited.
+
+        The bytes repeat in the same states, so the visits that each leads to are found out once.
+
+        Raises:
+          ValueError: There are more than `max_visits`, or a transition leads nowhere.
+        """
+        if len(transitions) > max_visits:
+            raise ValueError(f"got {len(transitions)} transitions, more than {max_visits}")
+        count = len(self._following)
+        nodes: list[int] = []  # of all runs, one behind the other
+        base = self._follow(self._first, 0, nodes, max_visits)
+        bases = [base]
+        bounds = [0, len(nodes)]
+        known: dict[int, int] = {}
+        taken = [0]
+        for byte in transitions:
+            key = base << 8 | byte
+            run = known.get(key)
+            if run is None:
+                node = base + (byte >> 2)
+                if node >= count:
+                    raise ValueError(f"a transition leads to node {node} of {count}")
+                known[key] = run = len(bases)
+                bases.append(self._follow(node, byte & 3, nodes, max_visits))
+                bounds.append(len(nodes))
+            taken.append(run)
+            base = bases[run]
+        return _join(np.array(nodes), np.array(bounds), np.array(taken), max_visits)
+
+    def _follow(self, node: int, moves: int, nodes: list[int], max_visits: int) -> int:
+        """Appends the nodes visited from one on until a byte is needed; returns the base then."""
+        following, is_implicit = self._following, self._is_implicit
+        nodes.append(node)
+        moves += is_implicit[node]
+        since = len(nodes) + len(following)
+        while moves:
+            node = following[node]
+            nodes.append(node)
+            if not is_implicit[node]:
+                moves -= 1
+                since = len(nodes) + len(following)
+            elif len(nodes) > since:
+                raise ValueError("the automaton runs in a circle")
+        if len(nodes) > max_visits:
+            raise ValueError(f"got more than {max_visits} visits of nodes")
+        return following[node]
+
+
+def _join(nodes: Ints, bounds: Ints, taken: Ints, max_visits: int) -> npt.NDArray[np.int64]:
+    sizes = np.diff(bounds)[taken]
+    total = int(sizes.sum())
+    if total > max_visits:
+        raise ValueError(f"got {total} visits of nodes, more than {max_visits}")
+    ends = np.cumsum(sizes)
+    index = np.repeat(bounds[:-1][taken] - (ends - sizes), sizes) + np.arange(total)
+    return nodes[index]
+
+
+def read(data: Bytes, position: int, num_buffers: int) -> tuple[Nodes, Automaton, int]:
+    """Reads the nodes from the header of a chunk.
+
+    Args:
+      data: The header, decompressed.
+      position: Where the number of nodes is.
+      num_buffers: How many buffers there are.
+
+    Returns:
+      The nodes, what visits them, and the position behind.
+
+    Raises:
+      ValueError: They are damaged.
+    """
+    count, position = varints.read(data.data, position)
+    tags, position = varints.read_array(data, position, count)
+    following, position = varints.read_array(data, position, count)
+    if not count:
+        raise ValueError("the automaton has no nodes")
+    has_subtype = np.flatnonzero((tags >= _FIRST_FIELD) & (tags & 7 == 0))
+    subtypes = np.full(count, -1)
+    given = data[position : position + len(has_subtype)]
+    if len(given) < len(has_subtype) or given.max(initial=0) > _MAX_SUBTYPE:
+        raise ValueError("the subtypes of nodes are damaged")
+    subtypes[has_subtype] = given
+    nodes = Nodes(tags, subtypes)
+    takers = np.flatnonzero(nodes.has_buffer)
+    buffers, position = varints.read_array(data, position + len(given), len(takers))
+    nodes.buffer[takers] = buffers
+    first, position = varints.read(data.data, position)
+    is_implicit = following >= count
+    following = following - is_implicit * count
+    if max(following.max(), first) >= count or buffers.max(initial=-1) >= num_buffers:
+        raise ValueError("a node refers to a node or a buffer that there is not")
+    return nodes, Automaton(following.tolist(), is_implicit.tolist(), first), position

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random access to the values in a file of storage protobufs."""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from envlogger import errors
+from envlogger.riegeli import chunks, storage_columns
+from envlogger.riegeli.records import Records
+from envlogger.riegeli.records_file import RecordsFile
+
+# Values are decoded so many bytes at a time, up to so many values.
+_BLOCK_BYTES = 1 << 18
+_BLOCK_VALUES = 256
+
+
+class ChunkCache:
+    """Keeps the chunks that were used last. Safe to share between threads and files.
+
+    Args:
+      max_bytes: How many bytes they may have, decompressed. One chunk is kept in any case.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._chunks: collections.OrderedDict[tuple[Path, int], _ValueChunk] = (
+            collections.OrderedDict()
+        )
+        self._lock = threading.Lock()
+
+    def get(self, file: RecordsFile, chunk: chunks.Chunk) -> _ValueChunk:
+        """Returns the values of a chunk, reading it where that is necessary."""
+        key = file.path, chunk.begin
+        with self._lock:
+            if found := self._chunks.get(key):
+                self._chunks.move_to_end(key)
+                return found
+        found = _ValueChunk(file, chunk)
+        with self._lock:
+            if key not in self._chunks:
+                self._bytes += chunk.decoded_size
+            self._chunks[key] = found
+            while self._bytes > self._max_bytes and len(self._chunks) > 1:
+                _, oldest = self._chunks.popitem(last=False)
+                self._bytes -= oldest.decoded_size
+        return found
+
+    def clear(self) -> None:
+        """Forgets all chunks."""
+        with self._lock:
+            self._chunks.clear()
+            self._bytes = 0
+
+
+class ValuesFile(RecordsFile):
+    """Reads values by the positions of their records. Safe to share between threads.
+
+    Args:
+      path: The file.
+      cache: Where to keep its chunks.
+      verify: As `RecordsFile` takes it.
+      max_chunk_bytes: Likewise.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        cache: ChunkCache,
+        *,
+        verify: bool = False,
+        max_chunk_bytes: int = chunks.MAX_CHUNK_BYTES,
+    ) -> None:
+        super().__init__(path, verify=verify, max_chunk_bytes=max_chunk_bytes)
+        self._cache = cache
+
+    def read_value(self, position: int) -> Any:
+        """Returns the value at a position; a new one each time.
+
+        Raises:
+          TruncatedError: The file ends before.
+          CorruptDatasetError: It is damaged there.
+        """
+        chunk = self.locate(position)
+        return self._cache.get(self, chunk).take(position - chunk.begin)
+
+
+class _ValueChunk:
+    """The values of a chunk, decoded in blocks of them once one follows another.
+
+    Each decoded value is handed out once: the caller may change it.
+    """
+
+    def __init__(self, file: RecordsFile, chunk: chunks.Chunk) -> None:
+        self._file = file
+        self._begin = chunk.begin
+        self._records: Records = file.read(chunk)
+        self._values: dict[int, Any] = {}
+        self._is_used = False
+        self.decoded_size = chunk.decoded_size
+        mean = chunk.decoded_size // max(chunk.num_records, 1) + 1
+        self._block = max(1, min(_BLOCK_BYTES // mean, _BLOCK_VALUES))
+
+    def take(self, i: int) -> Any:
+        """Returns value i."""
+        try:
+            return self._values.pop(i)
+        except KeyError:
+            pass
+        if not self._is_used and i:
+            # Perhaps it is the only one that is wanted here.
+            self._is_used = True
+            return self._decode(i, i + 1)[0]
+        self._is_used = True
+        stop = min(i + self._block, len(self._records))
+        try:
+            values = self._decode(i, stop)
+        except errors.CorruptDatasetError:
+            self._block = 1  # one of them is damaged, the others are not
+            return self._decode(i, i + 1)[0]
+        self._values.update(zip(range(i + 1, stop), values[1:], strict=True))
+        return values[0]
+
+    def _decode(self, start: int, stop: int) -> list[Any]:
+        bounds = self._records.bounds[start : stop + 1]
+        try:
+            return storage_columns.decode(self._records.data, bounds[:-1], bounds[1:])
+        except (ValueError, OverflowError) as error:
+            raise self._file.corrupt(
+                self._begin + start, f"the value is damaged: {error}"
+            ) from error

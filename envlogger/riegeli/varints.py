@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Varints: seven bits to a byte, least significant first; bit 7 says that another byte follows."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+_MAX_LENGTH = 10  # of 64 bits
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+
+def encode(value: int) -> bytes:
+    """Returns the varint of a number that is not negative."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def read(data: bytes | memoryview, position: int) -> tuple[int, int]:
+    """Reads one varint of up to 64 bits.
+
+    Returns:
+      The number, and the position behind it.
+
+    Raises:
+      ValueError: It is too long, or `data` ends in it.
+    """
+    value = shift = 0
+    for i in range(position, min(position + _MAX_LENGTH, len(data))):
+        byte = data[i]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, i + 1
+        shift += 7
+    raise ValueError(f"a varint at {position} does not end")
+
+
+def read_array(data: Bytes, position: int, count: int) -> tuple[Ints, int]:
+    """Reads varints that lie one behind the other, as sizes and indices.
+
+    Args:
+      data: uint8 of shape (n,).
+      position: Where the first begins.
+      count: How many.
+
+    Returns:
+      int64 of shape (count,), and the position behind the last.
+
+    Raises:
+      ValueError: `data` ends before, or a number is above 2**63 - 1.
+    """
+    if count > len(data) - position:
+        raise ValueError(
+            f"expected {count} varints at {position}, got {len(data) - position} bytes"
+        )
+    ends = np.flatnonzero(data[position:] < 0x80)[:count] + 1
+    if len(ends) < count:
+        raise ValueError(f"expected {count} varints at {position}, got {len(ends)}")
+    stop = position + int(ends[-1]) if count else position
+    values = decode_array(data[position:stop]).view(np.int64)
+    if count and values.min() < 0:
+        raise ValueError(f"a size at {position} is above 2**63 - 1")
+    return values, stop
+
+
+def decode_array(data: Bytes) -> npt.NDArray[np.uint64]:
+    """Decodes all of `data`, uint8 of shape (n,), as varints.
+
+    Returns:
+      uint64 of shape (number of varints,).
+
+    Raises:
+      ValueError: The last one does not end, or one is too long.
+    """
+    is_end = data < 0x80
+    ends = np.flatnonzero(is_end)
+    if len(ends) == len(data):
+        return data.astype(np.uint64)
+    if not is_end[-1]:
+        raise ValueError("the last varint does not end")
+    starts = np.empty_like(ends)
+    starts[0] = 0
+    starts[1:] = ends[:-1] + 1
+    lengths = ends - starts + 1
+    longest = int(lengths.max())
+    if longest > _MAX_LENGTH:
+        raise ValueError(f"a varint has {longest} bytes")
+    values = (data[starts] & 0x7F).astype(np.uint64)
+    for i in range(1, longest):
+        longer = np.flatnonzero(lengths > i)
+        more = (data[starts[longer] + i] & 0x7F).astype(np.uint64)
+        values[longer] |= more << np.uint64(7 * i)
+    return values
+
+
+def lengths_of(values: Ints) -> Ints:
+    """Returns how many bytes the varints of numbers that are not negative take."""
+    lengths = np.ones(len(values), np.int64)
+    bound = 0x80
+    largest = int(values.max()) if len(values) else 0
+    while largest >= bound:
+        lengths += values >= bound
+        bound <<= 7
+    return lengths

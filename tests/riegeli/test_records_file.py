@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of real files; blocks and chunks at their edges; files that end anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import riegeli_samples as samples
+
+from envlogger import errors
+from envlogger.riegeli import chunk_writer, chunks, records_file, varints
+from envlogger.riegeli.highway_hash import highway_hash
+
+_U = chunks.USABLE
+
+
+def _read(path, **options):
+    """Returns the positions and records of a file, and whether it ends with a whole chunk."""
+    found = []
+    with records_file.RecordsFile(path, verify=True, **options) as file:
+        try:
+            found.extend(file.read_all())
+        except chunks.TruncatedError:
+            return found, False
+        return found, True
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes chunks, each a list of records; returns the file and where they begin."""
+
+    def write(*records, pad=False):
+        path = tmp_path / "file.riegeli"
+        with path.open("wb") as file:
+            writer = chunk_writer.ChunkWriter(file)
+            begins = []
+            for chunk in records:
+                begins.append(writer.write_records(chunk))
+                if pad:
+                    writer.pad()
+        return path, begins
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (bytes.fromhex("00" * 8 + "4000000000000000"), 0x3F4A880DD170AF83),
+        (bytes.fromhex("0000000000000000e19f13c0e9b1c37273" + "00" * 15), 0xA9E187923CC2BA91),
+        (b"", 0x72C3B1E9C0139FE1),
+    ],
+)
+def test_hashes_of_what_every_file_begins_with(data, expected):
+    assert highway_hash(data) == expected
+
+
+def test_a_file_begins_with_64_bytes_that_are_always_the_same(write):
+    path, _ = write()
+    assert path.read_bytes() == next(iter(samples.with_records())).read_bytes()[:64]
+
+
+@pytest.mark.parametrize("path", samples.with_records(), ids=lambda path: path.stem)
+def test_records_of_real_files(path):
+    expected = samples.records_of(path)
+    found, is_whole = _read(path)
+    assert [record for _, record in found[: len(expected)]] == expected
+    assert is_whole == (path.stem != "killed_arrayrecord_prefix")
+
+
+@pytest.mark.parametrize("case", [*samples.CASES, *samples.KILLED, "images"])
+def test_records_of_real_logs(case):
+    # EnvLogger counts those of the index only; in these samples that is all of them.
+    expected = samples.Expected(case).raw
+    records = [
+        record
+        for path in sorted(samples.log(case).glob("*/steps.riegeli"))
+        for _, record in _read(path)[0]
+    ]
+    short = [hashlib.sha256(record).hexdigest()[:16] for record in records]
+    assert short == expected["raw_sha256_16"]
+
+
+@pytest.mark.parametrize("path", samples.files(), ids=lambda path: f"{path.parts[-4:]}")
+def test_every_record_is_found_by_its_position(path):
+    found, _ = _read(path)
+    backwards = records_file.RecordsFile(path)
+    for position, record in reversed(found[:: len(found) // 8 + 1]):
+        file = records_file.RecordsFile(path)
+        chunk = file.locate(position)
+        assert backwards.locate(position) == chunk
+        assert file.read(chunk)[position - chunk.begin] == record
+        file.close()
+    with pytest.raises(chunks.TruncatedError):
+        backwards.locate(backwards.size + chunks.BLOCK_SIZE)
+    backwards.close()
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        # What is left in the block behind the first chunk: nothing, less than a header, some.
+        *([_U - 40 - 44 - left, 5] for left in (0, 1, 23, 24, 25, 39, 40, 41)),
+        [3 * _U, 1, _U - 44, 2 * _U],
+        [0, 0, 0],
+    ],
+    ids=str,
+)
+def test_chunks_at_the_edges_of_blocks(write, sizes):
+    records = [[bytes([i + 1]) * size, b"x"] for i, size in enumerate(sizes)]
+    path, begins = write(*records)
+    found, is_whole = _read(path)
+    assert is_whole
+    assert found == [
+        (begin + i, record)
+        for begin, chunk in zip(begins, records, strict=True)
+        for i, record in enumerate(chunk)
+    ]
+    with records_file.RecordsFile(path) as file:
+        for position, _ in found:
+            assert file.locate(position).begin in begins
+
+
+def test_chunks_have_as_many_bytes_as_records(write):
+    path, (first, second) = write([b""] * 100_000, [b"last"])
+    assert second - first >= 100_000
+    assert _read(path)[0][-1] == (second, b"last")
+
+
+def test_padding_is_passed_over(write):
+    path, begins = write([b"a"], [b"b" * (_U - 60)], [b"c"], pad=True)
+    assert all(begin % chunks.BLOCK_SIZE == 0 for begin in begins[1:])
+    assert [record[:1] for _, record in _read(path)[0]] == [b"a", b"b", b"c"]
+
+
+def test_a_file_that_ends_anywhere_gives_its_whole_chunks(write):
+    path, begins = write(*([bytes([i]) * 30_000] for i in range(6)))
+    raw = path.read_bytes()
+    ends = [*begins[1:], len(raw)]
+    for size in {*range(0, len(raw), 1009), *(end + i for end in ends for i in (-1, 0, 1))}:
+        if size > len(raw):
+            continue
+        path.write_bytes(raw[:size])
+        found, is_whole = _read(path)
+        assert len(found) == sum(end <= size for end in ends)
+        assert is_whole == (size in {0, 64, *ends})
+
+
+def test_the_next_chunk_is_found_behind_damage(write):
+    path, begins = write(*([bytes([i]) * 30_000] for i in range(8)))
+    raw = bytearray(path.read_bytes())
+    raw[begins[1] + 3] ^= 1
+    path.write_bytes(raw)
+    with records_file.RecordsFile(path) as file:
+        with pytest.raises(errors.CorruptDatasetError, match=rf"{path}, offset {begins[1]}: "):
+            list(file.scan())
+        after = file.resume(begins[1])
+        assert after in begins[2:4]
+        assert [chunk.begin for chunk in file.scan(after)] == begins[begins.index(after) :]
+        assert file.resume(file.size) == file.size
+        # Block headers lead past it as well.
+        assert file.locate(begins[7]).begin == begins[7]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"not a Riegeli file" * 10, "expected the block header of a Riegeli file"),
+        (bytes(1000), "expected the block header of a Riegeli file"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content, says):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(errors.CorruptDatasetError, match=f"{path}, offset 0: .*{says}"):
+        records_file.RecordsFile(path)
+
+
+def _lie(path, chunk_type, data, num_records, decoded_size):
+    with path.open("wb") as file:
+        chunk_writer.ChunkWriter(file).write(chunk_type, data, num_records, decoded_size)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("chunk_type", "data", "num_records", "decoded_size", "says"),
+    [
+        (chunks.SIMPLE, b"", 1, 1, "the chunk is empty"),
+        (chunks.TRANSPOSED, b"", 1, 1, "the chunk is empty"),
+        (ord("X"), b"", 1, 1, "chunk of the type 0x58"),
+        (chunks.SIMPLE, b"\x00\x7f\x01", 1, 1, "the sizes take 127 bytes"),
+        (chunks.SIMPLE, b"\x00\x01\x05abc", 1, 5, "the records have other sizes"),
+        (chunks.SIMPLE, b"\x00\x0a" + b"\xff" * 9 + b"\x01abc", 1, 3, "above"),
+        (chunks.SIMPLE, b"\x01\x01\x03abc", 1, 3, "compression 0x1"),
+        # 1 GB of records, which there are not.
+        (chunks.SIMPLE, b"z\x06\x80\x80\x80\x80\x04x", 1, 1 << 28, "more than fits"),
+        (chunks.SIMPLE, b"s\x06\x80\x80\x80\x80\x01x", 1, 1 << 28, "damaged"),
+        (chunks.TRANSPOSED, b"\x00\x02\xff\xff", 1, 1, "does not end"),
+        (chunks.TRANSPOSED, b"\x00\x03\xff\xff\x03", 1, 1, "does not end"),
+    ],
+)
+def test_chunks_that_lie_are_errors(tmp_path, chunk_type, data, num_records, decoded_size, says):
+    path = _lie(tmp_path / "file", chunk_type, data, num_records, decoded_size)
+    with pytest.raises(errors.CorruptDatasetError, match=f"{path}, offset 64: .*{says}"):
+        _read(path)
+
+
+@pytest.mark.parametrize("field", range(3))
+def test_chunks_that_are_too_large_are_errors(tmp_path, field):
+    sizes = [0, 0, 0]
+    sizes[field] = 4096
+    path = _lie(tmp_path / "file", chunks.SIMPLE, bytes(sizes[0]), sizes[1], sizes[2])
+    with pytest.raises(errors.CorruptDatasetError, match=r"offset 64: .*max_chunk_bytes=4095"):
+        _read(path, max_chunk_bytes=4095)
+
+
+def test_automata_that_run_in_circles_are_errors(tmp_path):
+    # Two nodes that do nothing, each implicitly followed by the other.
+    header = bytes([0, 0, 2, 0, 0, 1 + 2, 0 + 2, 0])
+    data = bytes([0, len(header)]) + header
+    path = _lie(tmp_path / "file", chunks.TRANSPOSED, data, 0, 0)
+    with (
+        records_file.RecordsFile(path) as file,
+        pytest.raises(errors.CorruptDatasetError, match="runs in a circle"),
+    ):
+        file.read(list(file.scan())[1])
+
+
+def test_automata_that_run_long_are_errors(tmp_path):
+    # A long chain of nodes that do nothing, run again for each transition.
+    count = 20_000
+    chain = b"".join(varints.encode(i + 1 + count) for i in range(count - 1)) + b"\0"
+    header = b"\0\0" + varints.encode(count) + bytes(count) + chain + b"\0"
+    data = b"\0" + varints.encode(len(header)) + header + bytes(20_000)
+    path = _lie(tmp_path / "file", chunks.TRANSPOSED, data, 1, 1)
+    with pytest.raises(errors.CorruptDatasetError, match="visits of nodes"):
+        _read(path)
