@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from envlogger import errors, step_data
 from envlogger.backends import (
     backend_reader,
@@ -65,6 +68,10 @@ class Reader:
     def episodes(self) -> Sequence[sequences.EpisodeSteps]:
         """All episodes, each a sequence of its steps, and with `columns()`: its steps as arrays."""
         return self._backend.episodes
+
+    def episode_lengths(self) -> npt.NDArray[np.int64]:
+        """Returns the number of steps of each episode, int64 (N,)."""
+        return self._backend.episode_lengths()
 
     def episode_metadata(self) -> Sequence[Any]:
         """Returns what `episode_fn` returned last in each episode, or None."""

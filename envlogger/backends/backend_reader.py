@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from envlogger import step_data
 from envlogger.backends import sequences, stacking
 
@@ -102,6 +105,11 @@ class BackendReader(abc.ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def episode_lengths(self) -> npt.NDArray[np.int64]:
+        """Returns the number of steps of each episode, int64 (N,)."""
+        infos = map(self._get_nth_episode_info, range(self._get_num_episodes()))
+        return np.array([info.num_steps for info in infos], np.int64)
 
     # What follows may be overridden where there is a faster way.
 

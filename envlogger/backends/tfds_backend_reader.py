@@ -60,6 +60,10 @@ class TFDSBackendReader(backend_reader.BackendReader):
         """Returns the metadata that was passed to EnvLogger, with `environment_specs`."""
         return {k: v for k, v in self._contents.metadata.items() if k != dataset.OURS}
 
+    def episode_lengths(self) -> npt.NDArray[np.int64]:
+        """Returns the number of steps of each episode, int64 (N,)."""
+        return np.diff(self._step_starts())
+
     def refresh(self) -> None:
         """Takes in what has been published since the reader was opened."""
         contents = dataset.load(self._directory)

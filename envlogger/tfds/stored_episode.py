@@ -204,11 +204,10 @@ class StoredEpisode:
             found = column[rows]
             # An index array gives a copy already; a slice gives a view.
             return np.array(found, order="C") if isinstance(rows, slice) else found
-        if isinstance(rows, slice):
-            return features.stack(column[rows], feature)
+        places = range(len(column))[rows] if isinstance(rows, slice) else rows
         if isinstance(column, EncodedColumn):
-            return features.stack(column.take(rows), feature)
-        return features.stack([column[i].copy() for i in rows], feature)
+            return features.stack(column.take(places), feature)
+        return features.stack([column[i].copy() for i in places], feature)
 
     def metadata_value(self) -> Any:
         """Returns what `episode_fn` returned last, or None."""
