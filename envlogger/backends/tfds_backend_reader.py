@@ -66,8 +66,10 @@ class TFDSBackendReader(backend_reader.BackendReader):
 
     def refresh(self) -> None:
         """Takes in what has been published since the reader was opened."""
-        contents = dataset.load(self._directory)
-        if contents != self._contents:
+        before, contents = self._contents, dataset.load(self._directory)
+        if (contents.info, contents.schema) == (before.info, before.schema):
+            self._contents = contents  # its metadata may have changed
+        else:
             self.close()
             self._open(contents)
 
