@@ -7,6 +7,8 @@ from envlogger.environment_logger import EnvLogger
 from envlogger.reader import Reader
 from envlogger.step_data import StepData
 from envlogger.tfds.recovery import recover
+from envlogger.transitions import Transitions
+from envlogger.windows import Windows
 
 __all__ = [
     # Recording
@@ -17,4 +19,7 @@ __all__ = [
     # Reading
     "Reader",
     "StepData",
+    # Training, by index
+    "Transitions",
+    "Windows",
 ]

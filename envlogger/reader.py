@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from envlogger import errors, step_data
 from envlogger.backends import (
     backend_reader,
     backend_type,
     in_memory_backend,
     riegeli_backend_reader,
+    sequences,
     tfds_backend_reader,
 )
 from envlogger.converters import spec_codec
@@ -33,10 +37,16 @@ class Reader:
         run was logged into.
       split: The split to read; None for all of them, in the order of their names.
       backend: A `BackendReader`, used as it is; or which kind of data `data_directory` is.
+      cache_bytes: How much memory to take for the episodes that were used last: where all that is read
+        fits in, random access does not read twice. The very last one is kept in any case.
+
+    Threads may share a reader. It can be pickled, and used after a fork; each process has open files
+    and a cache of its own.
 
     Raises:
-      DatasetError: The directory does not hold a recorded run.
-      OptionError: There is no such split.
+      DatasetError: The directory does not hold a dataset in RLDS form.
+      OptionError: There is no such split; `cache_bytes` is not a number of bytes.
+      UnsupportedValueError: The dataset has a feature that cannot be decoded; the message has its path.
       CorruptDatasetError: One of its files is missing or damaged.
     """
 
@@ -46,8 +56,9 @@ class Reader:
         split: str | None = None,
         *,
         backend: backend_reader.BackendReader | backend_type.BackendType | None = None,
+        cache_bytes: int = tfds_backend_reader.DEFAULT_CACHE_BYTES,
     ) -> None:
-        self._backend = _make_backend(data_directory, split, backend)
+        self._backend = _make_backend(data_directory, split, backend, cache_bytes)
         self._read_specs()
 
     @property
@@ -56,9 +67,13 @@ class Reader:
         return self._backend.steps
 
     @property
-    def episodes(self) -> Sequence[Sequence[step_data.StepData]]:
-        """All episodes, each a sequence of its steps."""
+    def episodes(self) -> Sequence[sequences.EpisodeSteps]:
+        """All episodes, each a sequence of its steps, and with `columns()`: its steps as arrays."""
         return self._backend.episodes
+
+    def episode_lengths(self) -> npt.NDArray[np.int64]:
+        """Returns the number of steps of each episode, int64 (N,)."""
+        return self._backend.episode_lengths()
 
     def episode_metadata(self) -> Sequence[Any]:
         """Returns what `episode_fn` returned last in each episode, or None."""
@@ -83,6 +98,17 @@ class Reader:
     def discount_spec(self) -> Any:
         """Returns the environment's discount spec; None if it was not recorded."""
         return self._specs["discount_spec"]
+
+    def refresh(self) -> None:
+        """Takes in the episodes that have been published since the reader was opened.
+
+        Their indices come behind those of the episodes before, within a split.
+
+        Raises:
+          DatasetError, CorruptDatasetError: As when it was opened.
+        """
+        self._backend.refresh()
+        self._read_specs()
 
     def copy(self) -> Self:
         """Returns a new reader of the same data, which must be closed by itself."""
@@ -118,7 +144,9 @@ class Reader:
             ) from error
 
 
-def _make_backend(source: Any, split: str | None, backend: Any) -> backend_reader.BackendReader:
+def _make_backend(
+    source: Any, split: str | None, backend: Any, cache_bytes: int
+) -> backend_reader.BackendReader:
     if isinstance(backend, backend_reader.BackendReader):
         return backend
     if isinstance(source, in_memory_backend.InMemoryBackendWriter):
@@ -128,7 +156,7 @@ def _make_backend(source: Any, split: str | None, backend: Any) -> backend_reade
     if backend == backend_type.BackendType.RIEGELI:
         return riegeli_backend_reader.RiegeliBackendReader(source)
     if backend in (None, backend_type.BackendType.TFDS):
-        return tfds_backend_reader.TFDSBackendReader(source, split)
+        return tfds_backend_reader.TFDSBackendReader(source, split, cache_bytes=cache_bytes)
     raise errors.OptionError(
         f"backend: got {backend!r} for {source!r}, expected a BackendReader, or to be left out for "
         "a directory that EnvLogger wrote."

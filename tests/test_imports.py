@@ -29,6 +29,7 @@ _LAYERS = (
     ("envlogger.tfds.features", "envlogger.tfds.structure"),
     ("envlogger.tfds.example", "envlogger.tfds.images"),
     ("envlogger.converters",),
+    ("envlogger.options",),
     ("envlogger.errors", "envlogger.step_data", "envlogger.version"),
 )
 

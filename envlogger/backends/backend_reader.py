@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from envlogger import step_data
-from envlogger.backends import sequences
+from envlogger.backends import sequences, stacking
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,13 +72,18 @@ class BackendReader(abc.ABC):
     def close(self) -> None:
         """Releases all resources. May be called more than once; the reader is of no use after."""
 
+    def refresh(self) -> None:  # noqa: B027 (most backends need none)
+        """Takes in what has been recorded since; does nothing where that is seen anyway."""
+
     @property
     def steps(self) -> Sequence[step_data.StepData]:
         """All steps of all episodes, in the order in which they were recorded."""
-        return sequences.LazySequence(self._get_num_steps, self._get_nth_step)
+        return sequences.LazySequence(
+            self._get_num_steps, self._get_nth_step, lambda indices: self._scan_steps(indices)
+        )
 
     @property
-    def episodes(self) -> Sequence[Sequence[step_data.StepData]]:
+    def episodes(self) -> Sequence[sequences.EpisodeSteps]:
         """All episodes, each a sequence of its steps."""
         return sequences.LazySequence(self._get_num_episodes, self._get_nth_episode)
 
@@ -98,10 +106,30 @@ class BackendReader(abc.ABC):
     ) -> None:
         self.close()
 
-    def _get_nth_episode(self, i: int) -> Sequence[step_data.StepData]:
+    def episode_lengths(self) -> npt.NDArray[np.int64]:
+        """Returns the number of steps of each episode, int64 (N,)."""
+        infos = map(self._get_nth_episode_info, range(self._get_num_episodes()))
+        return np.array([info.num_steps for info in infos], np.int64)
+
+    # What follows may be overridden where there is a faster way.
+
+    def _scan_steps(self, indices: range) -> Iterator[step_data.StepData]:
+        """Yields steps, whose indices are in range."""
+        return map(self._get_nth_step, indices)
+
+    def _get_nth_episode(self, i: int) -> sequences.EpisodeSteps:
+        """Returns episode `i`, 0 <= i < number of episodes."""
         episode = self._get_nth_episode_info(i)
-        return sequences.LazySequence(
-            episode.num_steps, lambda step: self._get_nth_step(episode.start + step)
+        start = episode.start
+
+        def scan(steps: range) -> Iterator[step_data.StepData]:
+            return self._scan_steps(range(start + steps.start, start + steps.stop, steps.step))
+
+        return sequences.EpisodeSteps(
+            episode.num_steps,
+            lambda step: self._get_nth_step(start + step),
+            scan,
+            lambda fields, rows: stacking.stack(list(scan(range(episode.num_steps))), fields, rows),
         )
 
     def _get_nth_episode_metadata(self, i: int) -> Any:

@@ -4,107 +4,186 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from envlogger import errors, step_data
-from envlogger.backends import backend_reader
-from envlogger.tfds import dataset, dataset_files, episode, shards
-from envlogger.tfds import record as records
+from envlogger.backends import backend_reader, sequences
+from envlogger.tfds import dataset, lru, shard_pool, step_index, stored_episode
+
+# An episode of 100 steps of 84x84x4 bytes takes 2.8 MB.
+DEFAULT_CACHE_BYTES = 128 << 20
 
 
 class TFDSBackendReader(backend_reader.BackendReader):
-    """Reads the episodes of a dataset in ArrayRecord shards.
+    """Reads the episodes of a dataset in ArrayRecord or TFRecord shards, whoever wrote it.
+
+    Opening it reads the JSON files alone. Steps are found by an index of how many of them each episode
+    has, which is read, or made, when it is first needed. Episodes are read when they are asked for, and
+    those that were used last are kept.
+
+    A reader that is pickled is opened again elsewhere, with the episodes that it had.
 
     Args:
       data_directory: The version directory, the one that holds `dataset_info.json`.
       split: The split to read; None for all of them, in the order of their names.
+      cache_bytes: How much memory to take for the episodes that were used last. The very last one is
+        kept in any case.
 
     Raises:
       DatasetError: The directory is not a dataset that can be read.
-      OptionError: There is no such split.
+      OptionError: There is no such split; or `cache_bytes` is not a number of bytes.
+      UnsupportedValueError: A feature is of a class that cannot be decoded.
       CorruptDatasetError: One of its JSON files is missing or damaged.
     """
 
-    def __init__(self, data_directory: str | os.PathLike[str], split: str | None = None) -> None:
+    def __init__(
+        self,
+        data_directory: str | os.PathLike[str],
+        split: str | None = None,
+        *,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
+        if isinstance(cache_bytes, bool) or not isinstance(cache_bytes, int) or cache_bytes < 0:
+            raise errors.OptionError(
+                f"cache_bytes: got {cache_bytes!r}, expected a number of bytes, such as {1 << 30}."
+            )
         self._directory = os.path.abspath(os.path.expanduser(os.fspath(data_directory)))
         self._split = split
-        self._contents = dataset.load(self._directory)
-        info = self._contents.info
-        if info.file_format != dataset_files.FILE_FORMAT:
-            raise errors.DatasetError(
-                f"{self._directory}: got a dataset in {info.file_format} files, expected "
-                f"{dataset_files.FILE_FORMAT}. Read it with tfds.load."
-            )
-        if split is not None and split not in info.shard_lengths:
-            known = ", ".join(map(repr, sorted(info.shard_lengths))) or "none"
-            raise errors.OptionError(f"split: got {split!r}; the dataset has {known}.")
-        splits = sorted(info.shard_lengths) if split is None else [split]
-        self._shards = [
-            (name, index, length)
-            for name in splits
-            for index, length in enumerate(info.shard_lengths[name])
-        ]
-        lengths = [length for _, _, length in self._shards]
-        # The index of the first episode of each shard, and the number of all episodes.
-        self._shard_starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        self._readers: dict[int, shards.ShardReader] = {}
-        self._last: tuple[int, episode.Episode] | None = None
-        counts = [self._read_step_counts(name) for name in splits]
-        # The index of the first step of each episode, and the number of all steps.
-        self._step_starts = np.concatenate([[0], np.cumsum(np.concatenate([[], *counts]))]).astype(
-            np.int64
-        )
+        self._cache_bytes = cache_bytes
+        self._open(dataset.load(self._directory))
 
     def metadata(self) -> dict[str, Any]:
         """Returns the metadata that was passed to EnvLogger, with `environment_specs`."""
         return {k: v for k, v in self._contents.metadata.items() if k != dataset.OURS}
 
+    def episode_lengths(self) -> npt.NDArray[np.int64]:
+        """Returns the number of steps of each episode, int64 (N,)."""
+        return np.diff(self._step_starts())
+
+    def refresh(self) -> None:
+        """Takes in what has been published since the reader was opened."""
+        before, contents = self._contents, dataset.load(self._directory)
+        if (contents.info, contents.schema) == (before.info, before.schema):
+            self._contents = contents  # its metadata may have changed
+        else:
+            self.close()
+            self._open(contents)
+
     def close(self) -> None:
         """Closes the shards. They are opened again where they are needed."""
-        for reader in self._readers.values():
-            reader.close()
-        self._readers.clear()
-        self._last = None
+        self._pool.close()
+        self._cache.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what the reader knows, but no open file and no episode."""
+        names = ("_directory", "_split", "_cache_bytes", "_contents", "_known_starts")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Opens the reader elsewhere, with the same episodes."""
+        self.__dict__.update(state)
+        self._open(self._contents, self._known_starts)
+
+    def _open(
+        self, contents: dataset.Contents, starts: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        info = contents.info
+        if info.file_format not in shard_pool.FORMATS:
+            raise errors.DatasetError(
+                f"{self._directory}: got a dataset in {info.file_format} files, expected "
+                f"{' or '.join(shard_pool.FORMATS)}. Read it with tfds.load."
+            )
+        if self._split is not None and self._split not in info.shard_lengths:
+            known = ", ".join(map(repr, sorted(info.shard_lengths))) or "none"
+            raise errors.OptionError(f"split: got {self._split!r}; the dataset has {known}.")
+        self._contents: dataset.Contents = contents
+        self._splits = sorted(info.shard_lengths) if self._split is None else [self._split]
+        self._pool = shard_pool.ShardPool(self._directory, info, self._splits)
+        self._decoder = stored_episode.Decoder(contents.schema)
+        self._cache: lru.LruCache[int, stored_episode.StoredEpisode] = lru.LruCache(
+            self._cache_bytes
+        )
+        self._known_starts = starts
 
     def _copy(self) -> Self:
-        return type(self)(self._directory, self._split)
+        twin = type(self).__new__(type(self))
+        twin.__setstate__(self.__getstate__())
+        return twin
 
     def _get_num_steps(self) -> int:
-        return int(self._step_starts[-1])
+        return int(self._step_starts()[-1])
 
     def _get_num_episodes(self) -> int:
-        return int(self._shard_starts[-1])
+        return len(self._pool)
 
     def _get_nth_step(self, i: int) -> step_data.StepData:
-        index = int(np.searchsorted(self._step_starts, i, side="right")) - 1
-        return self._episode(index).step(i - int(self._step_starts[index]))
+        starts = self._step_starts()
+        index = int(starts.searchsorted(i, side="right")) - 1
+        return self._episode(index).step(i - int(starts[index]))
+
+    def _scan_steps(self, indices: range) -> Iterator[step_data.StepData]:
+        if indices.step != 1:
+            return super()._scan_steps(indices)
+        return self._scan(indices.start, indices.stop)
+
+    def _scan(self, start: int, stop: int) -> Iterator[step_data.StepData]:
+        starts = self._step_starts()
+        index = int(starts.searchsorted(start, side="right")) - 1
+        while start < stop:
+            first, end = map(int, starts[index : index + 2])
+            yield from self._episode(index).rows(start - first, min(stop, end) - first)
+            start = end
+            index += 1
+
+    def _get_nth_episode(self, i: int) -> sequences.EpisodeSteps:
+        # Where the index has not been needed yet, one episode is no reason to make it.
+        return sequences.EpisodeSteps(
+            lambda: self._num_steps_of(i),
+            lambda step: self._episode(i).step(step),
+            lambda steps: self._scan_episode(i, steps),
+            lambda fields, rows: self._get_columns(i, fields, rows),
+        )
+
+    def _scan_episode(self, i: int, steps: range) -> Iterator[step_data.StepData]:
+        episode = self._episode(i)
+        if steps.step != 1:
+            return map(episode.step, steps)
+        return episode.rows(steps.start, steps.stop)
+
+    def _get_columns(self, i: int, fields: Sequence[str] | None, rows: Any) -> dict[str, Any]:
+        return self._episode(i).columns(fields, rows)
 
     def _get_nth_episode_info(
         self, i: int, include_metadata: bool = False
     ) -> backend_reader.EpisodeInfo:
-        start, stop = map(int, self._step_starts[i : i + 2])
-        metadata = self._episode(i).metadata_value() if include_metadata else None
+        start, stop = map(int, self._step_starts()[i : i + 2])
+        metadata = self._get_nth_episode_metadata(i) if include_metadata else None
         return backend_reader.EpisodeInfo(start, stop - start, metadata)
 
-    def _episode(self, index: int) -> episode.Episode:
-        last = self._last  # another thread may replace it meanwhile
-        if last is None or last[0] != index:
-            shard = int(np.searchsorted(self._shard_starts, index, side="right")) - 1
-            reader = self._shard(shard)
-            record = reader.read(index - int(self._shard_starts[shard]))
-            try:
-                decoded = records.decode(record, self._contents.schema)
-            except errors.CorruptDatasetError as error:
-                raise errors.CorruptDatasetError(f"{reader.path}: {error}") from error
-            self._check_step_count(index, len(decoded))
-            last = self._last = index, decoded
-        return last[1]
+    def _get_nth_episode_metadata(self, i: int) -> Any:
+        return self._episode(i).metadata_value()
 
-    def _check_step_count(self, index: int, found: int) -> None:
-        expected = int(self._step_starts[index + 1] - self._step_starts[index])
+    def _num_steps_of(self, i: int) -> int:
+        starts = self._known_starts
+        return len(self._episode(i)) if starts is None else int(starts[i + 1] - starts[i])
+
+    def _episode(self, index: int) -> stored_episode.StoredEpisode:
+        episode = self._cache.get(index)
+        if episode is None:
+            path, record = self._pool.read(index)
+            episode = self._decoder.decode(record, path)
+            self._check_num_steps(index, len(episode))
+            self._cache.put(index, episode, episode.num_bytes)
+        return episode
+
+    def _check_num_steps(self, index: int, found: int) -> None:
+        if self._known_starts is None:
+            return
+        expected = int(self._known_starts[index + 1] - self._known_starts[index])
         if found != expected:
             path = os.path.join(self._directory, dataset.STATE, "index")
             raise errors.CorruptDatasetError(
@@ -112,20 +191,28 @@ class TFDSBackendReader(backend_reader.BackendReader):
                 "Remove that directory: without it the steps are counted anew."
             )
 
-    def _shard(self, shard: int) -> shards.ShardReader:
-        if shard not in self._readers:
-            name, index, length = self._shards[shard]
-            path = os.path.join(self._directory, self._contents.info.shard_name(name, index))
-            self._readers[shard] = shards.ShardReader(path, length)
-        return self._readers[shard]
+    def _step_starts(self) -> npt.NDArray[np.int64]:
+        """Returns the index of the first step of each episode, and the number of all steps."""
+        starts = self._known_starts
+        if starts is None:
+            counts = [self._step_counts(split) for split in self._splits]
+            starts = np.concatenate([[0], np.cumsum(np.concatenate([[], *counts]))])
+            starts = self._known_starts = starts.astype(np.int64)
+            self._cache.clear()  # what was read before has not been compared with the index
+        return starts
 
-    def _read_step_counts(self, split: str) -> npt.NDArray[np.int64]:
-        counts = dataset.read_step_counts(self._directory, self._contents.info, split)
-        if counts is not None:
-            return counts
-        found = []
-        for index, length in enumerate(self._contents.info.shard_lengths[split]):
-            path = os.path.join(self._directory, self._contents.info.shard_name(split, index))
-            for record in shards.read_all(path, length):
-                found.append(records.count_steps(record, self._contents.schema))
-        return np.array(found, np.int64)
+    def _step_counts(self, split: str) -> npt.NDArray[np.int64]:
+        info = self._contents.info
+        pool = shard_pool.ShardPool(self._directory, info, [split])
+
+        def count_steps(shard: int) -> list[int]:
+            found = []
+            for i in pool.records_of(shard):
+                path, record = pool.read(i)
+                found.append(len(self._decoder.decode(record, path)))
+            return found
+
+        try:
+            return step_index.load(self._directory, info, split, count_steps)
+        finally:
+            pool.close()

@@ -106,6 +106,8 @@ def _parse(path: str, parse: Any) -> Any:
     content = dataset_files.read_json(path)
     try:
         return parse(content)
+    except (errors.UnsupportedValueError, errors.DatasetError) as error:
+        raise type(error)(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, errors.EnvLoggerError):
             raise
@@ -129,7 +131,11 @@ def read_step_counts(directory: str, info: Info, split: str) -> npt.NDArray[np.i
             data = file.read(count * 8)
     except OSError:
         return None
-    return np.frombuffer(data, "<i8") if len(data) == count * 8 else None
+    if len(data) != count * 8:
+        return None
+    counts = np.frombuffer(data, "<i8")
+    # Where a writer went on after the index had been removed, there are zeros before its own.
+    return counts if counts.all() else None
 
 
 class DatasetDirectory:

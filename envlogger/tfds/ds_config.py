@@ -71,11 +71,26 @@ def _leaves(info: Any, path: Path) -> dict[Path, Feature]:
             leaves.update(_leaves(item, (*path, str(key))))
         return leaves
     if hasattr(info, "to_proto"):  # a feature connector, as `features.json` describes it
-        return features.from_json(json_format.MessageToDict(info.to_proto()), path)
+        return _writable(features.from_json(json_format.MessageToDict(info.to_proto()), path))
     dtype = np.dtype(getattr(info, "as_numpy_dtype", info))  # tf.int64, np.int64, "int64"
     if dtype.kind in "OUS":
         dtype = features.STRING
     return {path: Feature(path, dtype, (), Encoding.PLAIN)}
+
+
+def _writable(leaves: dict[Path, Feature]) -> dict[Path, Feature]:
+    """Refuses what this library can read, but not write: sequences of dicts and of encoded items.
+
+    Raises:
+      UnsupportedValueError: There is such a feature.
+    """
+    for feature in leaves.values():
+        if feature.item_encoding is not None:
+            raise errors.UnsupportedValueError(
+                f"{errors.format_path(feature.path)}: got a Sequence of a dict or of encoded items, "
+                "which is not supported. Use a Tensor, or a Sequence of numbers or of text."
+            )
+    return leaves
 
 
 def _exact(feature: Feature, image_format: str) -> Feature:

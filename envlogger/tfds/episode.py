@@ -18,7 +18,6 @@ import dm_env
 import numpy as np
 import numpy.typing as npt
 
-from envlogger import step_data
 from envlogger.tfds import features, schema, structure
 from envlogger.tfds.features import Chunks, Column
 from envlogger.tfds.structure import Leaves, Path, Structure
@@ -135,29 +134,6 @@ class Episode:
         """Returns the number of steps."""
         return len(self.step_types)
 
-    def step(self, index: int) -> step_data.StepData:
-        """Returns a step as it was logged."""
-
-        def leaf(path: Path) -> Any:
-            column = self.columns[path]
-            assert not isinstance(column, Chunks), "only the step log's columns are in chunks"
-            return own(column[index])
-
-        structures = self.pattern.structures[self.pattern.ids[index]]
-        observation, action, reward, discount, custom_data = (
-            structure.unflatten(value, slot_path(name, value), leaf)
-            for name, value in zip(SLOTS, structures, strict=True)
-        )
-        step_type = dm_env.StepType(int(self.step_types[index]))
-        timestep = dm_env.TimeStep(step_type, reward, discount, observation)
-        return step_data.StepData(timestep, action, custom_data)
-
-    def metadata_value(self) -> Any:
-        """Returns what `episode_fn` returned last, or None."""
-        value = self.metadata_structure
-        path = slot_path(schema.CUSTOM_DATA, value)
-        return structure.unflatten(value, path, lambda path: own(self.metadata[path]))
-
 
 def slot_path(slot: str, value: Structure) -> Path:
     """Returns where the leaves of a slot begin: custom dicts lie directly in the step or episode."""
@@ -170,11 +146,6 @@ def _paths(structures: tuple[Structure, ...]) -> set[Path]:
         for name, value in zip(SLOTS, structures, strict=True)
         for path in structure.leaf_paths(value, slot_path(name, value))
     }
-
-
-def own(row: Any) -> npt.NDArray[Any]:
-    """Returns a row of a column as an array that may be written to without changing the column."""
-    return row.copy() if isinstance(row, np.ndarray) else np.asarray(row, dtype_of(row))
 
 
 def dtype_of(row: Any) -> Any:

@@ -13,8 +13,8 @@ import enum
 import itertools
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,37 @@ class Encoding(enum.Enum):
 IMAGE_ENCODINGS = {"png": Encoding.PNG, "jpeg": Encoding.JPEG, "raw": Encoding.BYTES}
 
 
+class EncodedColumn(Sequence[npt.NDArray[Any]]):
+    """A column whose rows are decoded when they are asked for, such as images.
+
+    Args:
+      items: The rows as they are stored.
+      decode: Returns the row that an item holds, an array of its own.
+    """
+
+    def __init__(self, items: Sequence[Any], decode: Callable[[Any], npt.NDArray[Any]]) -> None:
+        self._items = items
+        self._decode = decode
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> npt.NDArray[Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[npt.NDArray[Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
+        if isinstance(index, slice):
+            return images.map_in_threads(self._decode, self._items[index])
+        return self._decode(self._items[index])
+
+    def take(self, indices: Iterable[int]) -> list[npt.NDArray[Any]]:
+        """Returns the rows at some indices."""
+        return images.map_in_threads(self._decode, [self._items[i] for i in indices])
+
+
 class Chunks(list[npt.NDArray[Any]]):
     """A column in pieces: arrays (t, *shape) of fixed shape, one behind the other."""
 
@@ -71,6 +102,8 @@ class Feature:
       shape: The shape of a row; None for a dimension that varies.
       encoding: How a row is stored.
       description: What it is, for `features.json`.
+      item_encoding: How the items of a SEQUENCE are stored; None for PLAIN or STRING, unless the
+        sequence is one of dicts. With it, a column can be read, but not written.
     """
 
     path: Path
@@ -78,11 +111,18 @@ class Feature:
     shape: Shape
     encoding: Encoding
     description: str = ""
+    item_encoding: Encoding | None = None
 
     @property
     def is_ragged(self) -> bool:
         """Whether rows differ in shape."""
         return None in self.shape
+
+    @property
+    def item(self) -> Feature:
+        """The feature that each item of a SEQUENCE has."""
+        plain = Encoding.STRING if self.dtype == STRING else Encoding.PLAIN
+        return Feature(self.path, self.dtype, self.shape[1:], self.item_encoding or plain)
 
     @property
     def size(self) -> int:
@@ -165,7 +205,7 @@ def encode_column(feature: Feature, *chunks: Column, nested: bool) -> dict[str, 
     """Returns the features of the Example that hold a column, by the suffix of their names.
 
     Args:
-      feature: What the column holds.
+      feature: What the column holds; its items, if it is a SEQUENCE, are PLAIN or STRING.
       *chunks: T rows, in one column or more.
       nested: True below `steps`; False for a feature of the episode, whose column has one row.
     """
@@ -192,44 +232,72 @@ def encode_column(feature: Feature, *chunks: Column, nested: bool) -> dict[str, 
 
 def decode_column(
     feature: Feature, raw: Mapping[str, example.RawFeature], name: str, *, nested: bool
-) -> Column:
+) -> Column | EncodedColumn:
     """Returns the rows that `encode_column` stored under `name`.
 
+    Arrays may be views into the record, which are neither writable nor aligned.
+
     Raises:
-      CorruptDatasetError: The record does not hold what the feature says.
+      CorruptDatasetError: The record does not hold what the feature says; for an `EncodedColumn`
+        also later, when a row is asked for.
     """
     try:
         if feature.encoding is Encoding.SEQUENCE:
             return _decode_sequence(feature, raw, name, nested)
-        return _decode_plain(feature, raw[name])
-    except (ValueError, KeyError, zlib.error) as error:
+        return _decode_rows(feature, raw[name], name)
+    except (ValueError, KeyError) as error:
         detail = "it is not in the record" if isinstance(error, KeyError) else str(error)
-        raise errors.CorruptDatasetError(
-            f"{name}: a record does not hold {_dtype_name(feature.dtype)} of shape {feature.shape} "
-            f"as {feature.encoding.value}: {detail}."
-        ) from error
+        raise _damaged(feature, name, detail) from error
 
 
-def _decode_plain(feature: Feature, raw: example.RawFeature) -> Column:
+def _decode_rows(feature: Feature, raw: example.RawFeature, name: str) -> Column | EncodedColumn:
     encoding, dtype, shape = feature.encoding, feature.dtype, feature.shape
     if encoding is Encoding.PLAIN:
-        is_float = dtype.kind not in "biu"
-        values = example.decode_floats(raw) if is_float else example.decode_int64s(raw)
-        return _cast(values, dtype).reshape(-1, *_fixed(shape))
+        return _decode_numbers(raw, dtype).reshape(-1, *_fixed(shape))
     if encoding is Encoding.BYTES and not feature.is_ragged:
         return example.decode_rows(raw, dtype, _fixed(shape))
     items = example.decode_bytes(raw)
     if encoding is Encoding.STRING:
         return _strings(items).reshape(-1, *_fixed(shape))
-    if encoding in (Encoding.PNG, Encoding.JPEG):
-        channels = shape[2] or 3
-        pictures = [images.decode(item, channels) for item in items]
-        return pictures if feature.is_ragged else _stack(pictures, _fixed(shape), dtype)
-    if encoding is Encoding.ZLIB:
-        items = [memoryview(zlib.decompress(item)) for item in items]
-    dims = [-1 if dim is None else dim for dim in shape]
-    rows = [np.frombuffer(item, dtype).reshape(dims).copy() for item in items]
-    return rows if feature.is_ragged else _stack(rows, _fixed(shape), dtype)
+    if encoding is Encoding.BYTES:
+        return [_decode_item(feature, item) for item in items]
+
+    def decode(item: memoryview) -> npt.NDArray[Any]:
+        try:
+            return _decode_item(feature, item)
+        except (ValueError, zlib.error, errors.CorruptDatasetError) as error:
+            raise _damaged(feature, name, str(error)) from error
+
+    return EncodedColumn(items, decode)
+
+
+def _decode_numbers(raw: example.RawFeature, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if dtype.kind not in "biu":
+        return example.decode_floats(raw).astype(dtype, copy=False)
+    values = example.decode_int64s(raw)
+    return values.view(dtype) if dtype == np.uint64 else values.astype(dtype, copy=False)
+
+
+def _decode_item(feature: Feature, item: memoryview) -> npt.NDArray[Any]:
+    """Returns a row that is one byte string: BYTES, ZLIB, PNG or JPEG."""
+    dims = _fixed(feature.shape)
+    if feature.encoding in (Encoding.PNG, Encoding.JPEG):
+        image = images.decode(item, feature.shape[2] or 3)
+        if len(image.shape) != len(dims) or any(
+            dim not in (-1, found) for dim, found in zip(dims, image.shape, strict=True)
+        ):
+            raise ValueError(f"got an image of shape {image.shape}")
+        return image
+    if feature.encoding is Encoding.ZLIB:
+        return np.frombuffer(bytearray(zlib.decompress(item)), feature.dtype).reshape(dims)
+    return np.frombuffer(item, feature.dtype).reshape(dims)
+
+
+def _damaged(feature: Feature, name: str, detail: str) -> errors.CorruptDatasetError:
+    return errors.CorruptDatasetError(
+        f"{name}: a record does not hold {_dtype_name(feature.dtype)} of shape {feature.shape} "
+        f"as {feature.encoding.value}: {detail}."
+    )
 
 
 def _encode_sequence(
@@ -254,39 +322,52 @@ def _encode_sequence(
 
 def _decode_sequence(
     feature: Feature, raw: Mapping[str, example.RawFeature], name: str, nested: bool
-) -> Column:
-    data = raw[name + "/ragged_flat_values" if nested else name]
-    if feature.dtype == STRING:
-        values: npt.NDArray[Any] = _strings(example.decode_bytes(data))
-    elif feature.dtype.kind in "biu":
-        values = _cast(example.decode_int64s(data), feature.dtype)
+) -> Column | EncodedColumn:
+    item = feature.item
+    flat = raw[name + "/ragged_flat_values" if nested else name]
+    if item.encoding in (Encoding.PLAIN, Encoding.STRING):
+        values: Any = _decode_rows(item, flat, name)
     else:
-        values = _cast(example.decode_floats(data), feature.dtype)
-    inner = _fixed(feature.shape[1:])
-    values = values.reshape(-1, *inner)
-    if not nested:
-        return [values]
-    lengths = example.decode_int64s(raw[name + "/ragged_row_lengths_0"])
-    return list(np.split(values, np.cumsum(lengths)[:-1]))
+        values = example.decode_bytes(flat)
+    lengths = [len(values)]
+    if nested:
+        lengths = example.decode_int64s(raw[name + "/ragged_row_lengths_0"]).tolist()
+    expected = feature.shape[0]
+    if sum(lengths) != len(values) or any(
+        length < 0 or expected not in (None, length) for length in lengths
+    ):
+        raise ValueError(f"got {len(values)} items in rows of {sorted(set(lengths))}")
+    stops = itertools.accumulate(lengths)
+    rows = [values[stop - length : stop] for stop, length in zip(stops, lengths, strict=True)]
+    if isinstance(values, np.ndarray):
+        return rows if feature.is_ragged else values.reshape(-1, *_fixed(feature.shape))
+
+    def decode(items: Sequence[memoryview]) -> npt.NDArray[Any]:
+        try:
+            return stack([_decode_item(item, data) for data in items], item)
+        except (ValueError, zlib.error, errors.CorruptDatasetError) as error:
+            raise _damaged(feature, name, str(error)) from error
+
+    return EncodedColumn(rows, decode)
 
 
-def _cast(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    return values.view(dtype) if dtype == np.uint64 else values.astype(dtype)
+def stack(rows: Sequence[npt.NDArray[Any]], feature: Feature) -> npt.NDArray[Any]:
+    """Returns rows as one array (T, *shape) of its own; where shapes differ, an object array (T,)."""
+    if not feature.is_ragged:
+        column = np.empty((len(rows), *_fixed(feature.shape)), feature.dtype)
+        for i, row in enumerate(rows):
+            column[i] = row
+        return column
+    column = np.empty(len(rows), object)
+    for i, row in enumerate(rows):
+        column[i] = row
+    return column
 
 
 def _strings(items: Sequence[memoryview]) -> npt.NDArray[Any]:
     array = np.empty(len(items), object)
     array[:] = [bytes(item) for item in items]
     return array
-
-
-def _stack(
-    rows: Sequence[npt.NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> npt.NDArray[Any]:
-    column = np.empty((len(rows), *shape), dtype)
-    for i, row in enumerate(rows):
-        column[i] = row.reshape(shape)
-    return column
 
 
 def _fixed(shape: Shape) -> tuple[int, ...]:
@@ -375,7 +456,36 @@ def from_json(node: Mapping[str, Any], path: Path = ()) -> dict[Path, Feature]:
         for key, item in node["featuresDict"].get("features", {}).items():
             leaves.update(from_json(item, (*path, key)))
         return leaves
+    if "translation" in node:
+        languages = node["translation"].get("languages", [])
+        return {
+            (*path, key): Feature((*path, key), STRING, (), Encoding.STRING) for key in languages
+        }
+    if "sequence" in node:
+        length = int(node["sequence"].get("length") or -1)
+        inner = from_json(node["sequence"]["feature"], path)
+        return {
+            key: _sequence_of(feature, None if length == -1 else length, node, is_dict=key != path)
+            for key, feature in inner.items()
+        }
     return {path: _feature_from_json(node, path)}
+
+
+def _sequence_of(
+    item: Feature, length: int | None, node: Mapping[str, Any], *, is_dict: bool
+) -> Feature:
+    if item.encoding is Encoding.SEQUENCE:
+        raise _unsupported(item.path, f"{node.get('pythonClassName')} of sequences")
+    if item.encoding is Encoding.PLAIN and item.is_ragged:
+        raise _unsupported(item.path, f"{node.get('pythonClassName')} of shape {item.shape}")
+    plain = item.encoding in (Encoding.PLAIN, Encoding.STRING)
+    return dataclasses.replace(
+        item,
+        shape=(length, *item.shape),
+        encoding=Encoding.SEQUENCE,
+        description=node.get("description", ""),
+        item_encoding=None if plain and not is_dict else item.encoding,
+    )
 
 
 def _feature_from_json(node: Mapping[str, Any], path: Path) -> Feature:
@@ -391,24 +501,26 @@ def _feature_from_json(node: Mapping[str, Any], path: Path) -> Feature:
         return Feature(path, STRING, (), Encoding.STRING, description)
     if "classLabel" in node:
         return Feature(path, np.dtype(np.int64), (), Encoding.PLAIN, description)
+    if "boundingBox" in node:
+        dtype = _dtype_from_name(node["boundingBox"].get("dtype") or "float32")
+        return Feature(path, dtype, (4,), Encoding.PLAIN, description)
     if "image" in node:
         image = node["image"]
         # Without a stated format TFDS writes PNG; the reader looks at the bytes anyway.
         encoding = Encoding(image.get("encodingFormat") or "png")
         dtype = _dtype_from_name(image.get("dtype") or "uint8")
-        if dtype != np.uint8:
-            raise errors.UnsupportedValueError(
-                f"{errors.format_path(path)}: got an Image of {dtype}, expected uint8. Read the "
-                "dataset with tfds.data_source or tfds.load instead."
-            )
-        return Feature(path, dtype, _shape_from_json(image), encoding, description)
-    if "sequence" in node and node["sequence"]["feature"].keys() & {"tensor", "text"}:
-        inner = _feature_from_json(node["sequence"]["feature"], path)
-        if inner.encoding in (Encoding.PLAIN, Encoding.STRING) and not inner.is_ragged:
-            return Feature(path, inner.dtype, (None, *inner.shape), Encoding.SEQUENCE, description)
-    raise errors.UnsupportedValueError(
-        f"{errors.format_path(path)}: the feature class {node.get('pythonClassName')} is not "
-        "supported. Read the dataset with tfds.data_source or tfds.load instead."
+        shape = _shape_from_json(image)
+        if dtype != np.uint8 or len(shape) != 3 or shape[2] not in (None, 1, 3, 4):
+            raise _unsupported(path, f"an Image of {dtype} of shape {shape}")
+        return Feature(path, dtype, shape, encoding, description)
+    raise _unsupported(path, f"the feature class {node.get('pythonClassName')}")
+
+
+def _unsupported(path: Path, got: str) -> errors.UnsupportedValueError:
+    return errors.UnsupportedValueError(
+        f"{errors.format_path(path)}: got {got}, which is not supported. Supported are Tensor, Scalar, "
+        "Text, ClassLabel, BBoxFeature, Translation, Image of uint8, and dicts and Sequences of these. "
+        "Read the dataset with tfds.data_source or tfds.load instead."
     )
 
 
@@ -422,7 +534,7 @@ def list_to_json(features: Iterable[Feature]) -> list[Any]:
 def list_from_json(nodes: Iterable[Any]) -> list[Feature]:
     """Returns the features that `list_to_json` described."""
     return [
-        dataclasses.replace(_feature_from_json(node, tuple(path)), shape=tuple(shape))
+        dataclasses.replace(from_json(node, tuple(path))[tuple(path)], shape=tuple(shape))
         for path, node, shape in nodes
     ]
 

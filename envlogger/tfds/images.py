@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from envlogger import errors
 
 if TYPE_CHECKING:
     from concurrent import futures
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def encode(image: npt.NDArray[np.uint8], encoding: str) -> memoryview:
@@ -35,9 +38,14 @@ def encode(image: npt.NDArray[np.uint8], encoding: str) -> memoryview:
 
 def encode_all(pictures: Sequence[npt.NDArray[np.uint8]], encoding: str) -> list[memoryview]:
     """Returns images as PNG or JPEG files; on as many cores as there are."""
-    if len(pictures) < 2:
-        return [encode(image, encoding) for image in pictures]
-    return list(_threads().map(lambda image: encode(image, encoding), pictures))
+    return map_in_threads(lambda image: encode(image, encoding), pictures)
+
+
+def map_in_threads(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
+    """Returns what a function that lets go of the GIL makes of items, on as many cores as there are."""
+    if len(items) < 2:
+        return list(map(function, items))
+    return list(_threads().map(function, items))
 
 
 def decode(data: memoryview, channels: int) -> npt.NDArray[np.uint8]:

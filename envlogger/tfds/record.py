@@ -23,23 +23,19 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from envlogger import errors
 from envlogger.converters import json_codec
 from envlogger.tfds import example, features, schema, structure, template
 from envlogger.tfds.episode import (
     FIRST_STEP,
-    LAST_STEP,
-    MID_STEP,
-    SLOTS,
     End,
     Episode,
     Pattern,
     dtype_of,
 )
 from envlogger.tfds.features import Chunks, Column, Feature
-from envlogger.tfds.structure import Path, Structure
+from envlogger.tfds.structure import Path
 
 _FLAGS = (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
 _MAX_KINDS = 1024
@@ -142,67 +138,6 @@ def encode(episode: Episode, of: schema.Schema) -> bytes:
     return Encoder(of).encode(episode)
 
 
-def decode(record: bytes, of: schema.Schema) -> Episode:
-    """Returns the episode in a record; the twin of `encode`.
-
-    Records of other writers, which say nothing of types and nesting, give dicts of numpy values.
-
-    Raises:
-      CorruptDatasetError: The record does not hold what the schema says.
-    """
-    raw = example.parse(record)
-    try:
-        return _decode(raw, of)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise errors.CorruptDatasetError(
-            f"A record of {len(record)} bytes does not hold an episode: {error!r}."
-        ) from error
-
-
-def _decode(raw: Mapping[str, example.RawFeature], of: schema.Schema) -> Episode:
-    restore = _read_restore(raw)
-    steps = {
-        feature.path: features.decode_column(
-            feature, raw, "/".join((schema.STEPS, *feature.path)), nested=True
-        )
-        for feature in of.steps.values()
-        if feature.path[0] != schema.PRESENT
-    }
-    metadata = {
-        feature.path: features.decode_column(feature, raw, "/".join(feature.path), nested=False)[0]
-        for feature in of.metadata_features()
-    }
-    counts = {len(column) for column in steps.values()}
-    if len(counts) > 1:
-        raise ValueError(f"its features have different numbers of steps, {sorted(counts)}")
-    count = max(counts, default=0)
-    end = End(restore.get("end", _foreign_end(steps)))
-    columns = {
-        path: _logged_column(column, of.steps[path], restore.get("first", {}))
-        for path, column in steps.items()
-        if path[0] not in (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
-    }
-    if "structures" in restore:
-        structures = [tuple(map(structure.from_json, row)) for row in restore["structures"]]
-        runs = np.array(restore["runs"], np.int64).reshape(-1, 2)
-        if not (runs[:, 1].sum() == count and (runs[:, 0] < len(structures)).all()):
-            raise ValueError(f"it has {count} steps, but structures for {runs[:, 1].sum()}")
-        metadata_structure = structure.from_json(restore["metadata"])
-    else:
-        structures = _foreign_structures(columns)
-        runs = np.array([(0, 1), (1, count - 1)] if count else [], np.int64).reshape(-1, 2)
-        metadata_structure = _nest({path: _foreign_code(value) for path, value in metadata.items()})
-    return Episode(
-        episode_id=_text(raw.get(schema.EPISODE_ID)),
-        end=end,
-        step_types=_step_types(steps.get((schema.IS_FIRST,)), count, end),
-        pattern=Pattern(structures, [(int(a), int(b)) for a, b in runs]),
-        columns=columns,
-        metadata_structure=metadata_structure,
-        metadata=metadata,
-    )
-
-
 def adapt(record: bytes, have: schema.Schema, want: schema.Schema) -> bytes:
     """Returns a record with padding for the features that `want` has and `have` has not.
 
@@ -231,11 +166,10 @@ def adapt(record: bytes, have: schema.Schema, want: schema.Schema) -> bytes:
 
 
 def count_steps(record: bytes, of: schema.Schema) -> int:
-    """Returns the number of steps in a record, decoding one column only."""
+    """Returns the number of steps in a record of this library."""
     raw = example.parse(record)
-    flag = of.steps.get((schema.IS_FIRST,)) or next(iter(of.steps.values()))
-    name = "/".join((schema.STEPS, *flag.path))
-    return len(features.decode_column(flag, raw, name, nested=True))
+    flag = of.steps[(schema.IS_FIRST,)]
+    return len(features.decode_column(flag, raw, f"{schema.STEPS}/{schema.IS_FIRST}", nested=True))
 
 
 def _flag(name: str, episode: Episode, is_terminal: bool) -> example.RawFeature:
@@ -275,21 +209,6 @@ def _shift(path: Path, column: Column | Chunks, padding: Column) -> tuple[Column
 def _end(column: Column | Chunks, index: int) -> Any:
     """Returns the first row of a column (0), or the last (-1)."""
     return column[index][index] if isinstance(column, Chunks) else column[index]
-
-
-def _logged_column(column: Column, feature: Feature, first: Mapping[str, Any]) -> Column:
-    """Undoes `_shift`."""
-    if feature.path[0] not in schema.SHIFTED:
-        return column
-    name = "/".join(feature.path)
-    head = feature.zeros(1)
-    if name in first:
-        shape = [-1 if dim is None else dim for dim in feature.shape]
-        # [()] takes the string out of an array of one, which numpy would put into `head` as it is.
-        head[0] = np.array(json_codec.decode(first[name]), feature.dtype).reshape(shape)[()]
-    if isinstance(column, list):
-        return [*head, *column[:-1]]
-    return np.concatenate([np.asarray(head), column[:-1]])
 
 
 def _episode_column(episode: Episode, feature: Feature) -> Column:
@@ -337,64 +256,7 @@ def _restore(episode: Episode) -> str:
     return f"{{{restore}}}"
 
 
-def _read_restore(raw: Mapping[str, example.RawFeature]) -> dict[str, Any]:
-    text = _text(raw.get(schema.RESTORE))
-    restore: dict[str, Any] = json.loads(text) if text else {}
-    return restore
-
-
-def _text(raw: example.RawFeature | None) -> str:
-    if raw is None or raw.kind != example.BYTES_LIST:
-        return ""
-    items = example.decode_bytes(raw)
-    return str(items[0], "utf-8", "replace") if items else ""
-
-
 def _bytes_to_list(row: Any) -> Any:
     """Returns a row as a value for JSON: object arrays of bytes as nested lists."""
     array = np.asarray(row, dtype_of(row))
     return array.tolist() if array.dtype == features.STRING else array
-
-
-def _step_types(is_first: Column | None, count: int, end: End) -> npt.NDArray[np.uint8]:
-    step_types = np.full(count, MID_STEP, np.uint8)
-    if is_first is None:
-        step_types[:1] = FIRST_STEP
-    else:
-        step_types[np.asarray(is_first, np.bool_)] = FIRST_STEP
-    if end is End.LAST:
-        step_types[-1:] = LAST_STEP
-    return step_types
-
-
-# --- records of other writers ----------------------------------------------------------------------
-
-
-def _foreign_end(steps: Mapping[Path, Column]) -> str:
-    flags = steps.get((schema.IS_LAST,))
-    return End.LAST.value if flags is None or bool(np.any(flags)) else End.RESET.value
-
-
-def _foreign_structures(columns: Mapping[Path, Column]) -> list[tuple[Structure, ...]]:
-    """Returns the structures of the first row, which has no action, and of all the others."""
-    codes = {path: _foreign_code(column[0]) for path, column in columns.items() if len(column)}
-    tree: dict[str, Any] = _nest(codes) or {}
-    slots = [tree.pop(name, None) for name in SLOTS[:-1]]
-    custom = tree or None
-    return [(slots[0], None, None, None, custom), (*slots, custom)]
-
-
-def _foreign_code(row: Any) -> str:
-    if np.ndim(row):
-        return "a"
-    return "y" if dtype_of(row) == features.STRING or np.asarray(row).dtype == object else "g"
-
-
-def _nest(leaves: Mapping[Path, str]) -> Structure:
-    tree: dict[str, Any] = {}
-    for path, code in leaves.items():
-        node = tree
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = code
-    return tree or None

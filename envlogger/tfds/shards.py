@@ -21,6 +21,8 @@ _DENSE_WRITER_OPTIONS = "group_size:1,zstd:-1"
 # Of 8 bits a byte, from where on entropy coding is not worth its time.
 _DENSE_BITS = 7.2
 _SAMPLE_BYTES = 1 << 16
+# Read-ahead would take 16 MiB and threads of its own for every shard, and threads don't survive a fork.
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 class ShardWriter:
@@ -98,7 +100,7 @@ class ShardReader:
                 f"{path}: the shard is missing; dataset_info.json says it has {num_records} "
                 "episodes. Restore it from a copy."
             )
-        self._reader: Any = array_record_module.ArrayRecordReader(path)
+        self._reader: Any = array_record_module.ArrayRecordReader(path, _READER_OPTIONS)
         found = self._reader.num_records()
         if not self._reader.ok() or found != num_records:
             # A file that was cut off reads as empty, without an error.
@@ -113,24 +115,23 @@ class ShardReader:
         Raises:
           CorruptDatasetError: Its bytes are damaged.
         """
+        reader = self._reader
         try:
-            records = self._reader.read([index])
+            if reader.record_index() != index:
+                reader.seek(index)
+            record: bytes = reader.read()
         except (RuntimeError, ValueError, IndexError) as error:
-            raise self._damaged(index, str(error)) from error
-        if len(records) != 1 or not self._reader.ok():
-            raise self._damaged(index, "it cannot be decompressed")
-        record: bytes = records[0]
+            # A reader that has met damage reads nothing any more.
+            self._reader = array_record_module.ArrayRecordReader(self.path, _READER_OPTIONS)
+            raise errors.CorruptDatasetError(
+                f"{self.path}: episode {index} of the shard is damaged: {error}. "
+                "The other episodes can be read."
+            ) from error
         return record
 
     def close(self) -> None:
         """Closes the file."""
         self._reader.close()
-
-    def _damaged(self, index: int, detail: str) -> errors.CorruptDatasetError:
-        return errors.CorruptDatasetError(
-            f"{self.path}: episode {index} of the shard is damaged: {detail}. "
-            "The other episodes can be read."
-        )
 
 
 def is_dense(record: bytes) -> bool:

@@ -41,6 +41,7 @@ _PYTHON_SCALARS: dict[type, tuple[str, Any]] = {
     float: ("f", np.float64),
     complex: ("c", np.complex128),
 }
+_KINDS = {"b": "b", "i": "iu", "f": "f", "c": "c"}  # of the dtypes whose `tolist` gives that type
 _PYTHON_TYPES = {code: kind for kind, (code, _) in _PYTHON_SCALARS.items()}
 _SUPPORTED = (
     "supported are numpy arrays and scalars of bool, integer, float, complex, datetime and string "
@@ -191,6 +192,30 @@ def decode_leaf(code: str, stored: npt.NDArray[Any]) -> Any:
     else:
         array = stored.astype(dtype)
     return array if code[0] == "a" else array[()]
+
+
+def decode_leaves(code: str, rows: Any) -> list[Any]:
+    """Returns the leaves that rows of a column store; what `decode_leaf` gives for each of them.
+
+    Args:
+      code: The code of all the rows.
+      rows: An array (n, ...), of which nothing is kept; or a list of n arrays, which are kept.
+    """
+    if isinstance(rows, list):
+        return rows if code == "a" else [decode_leaf(code, row) for row in rows]
+    if rows.ndim > 1 and rows.dtype != object:
+        rows = [row.copy() for row in rows]
+        return rows if code == "a" else [decode_leaf(code, row) for row in rows]
+    if rows.ndim == 1:
+        kind = rows.dtype.kind
+        if code in _PYTHON_TYPES and kind in _KINDS[code]:
+            found: list[Any] = rows.tolist()
+            return found
+        if code == "s":
+            return list(map(_decode_text, rows))
+        if code == "y" or (code == "g" and kind != "O"):
+            return list(rows)
+    return [decode_leaf(code, np.array(row, rows.dtype)) for row in rows]
 
 
 def logged_form(code: str, stored: npt.NDArray[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:

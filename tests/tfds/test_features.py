@@ -132,8 +132,8 @@ def _feature(encoding, dtype="f4", shape=(2,)):
     ],
 )
 def test_records_that_hold_something_else_are_refused(feature, raw):
-    with pytest.raises(errors.CorruptDatasetError):
-        features.decode_column(feature, {"a": raw}, "a", nested=True)
+    with pytest.raises(errors.CorruptDatasetError, match=r"^a: a record does not hold "):
+        list(features.decode_column(feature, {"a": raw}, "a", nested=True))
 
 
 def test_the_error_names_what_is_missing():
@@ -239,15 +239,16 @@ def test_nests_and_descriptions(tmp_path):
     [
         tfds.features.Video(shape=(None, 4, 4, 3)),
         tfds.features.Audio(),
-        tfds.features.BBoxFeature(),
-        tfds.features.Sequence({"x": tfds.features.Text()}),
+        tfds.features.Sequence(tfds.features.Sequence(np.int64)),
+        tfds.features.Sequence(tfds.features.Tensor(shape=(None,), dtype=np.int64)),
+        tfds.features.Image(shape=(4, 4, 1), dtype=np.uint16),
         tfds.features.Image(shape=(4, 4, 1), dtype=np.float32),
     ],
 )
 def test_other_classes_are_refused_by_name(theirs, tmp_path):
     node = _tfds_file({"x": theirs}, tmp_path)
 
-    with pytest.raises(errors.UnsupportedValueError, match=r"^x: .*(not supported|expected uint8)"):
+    with pytest.raises(errors.UnsupportedValueError, match=r"^x: got .* not supported"):
         features.from_json(node)
 
 

@@ -25,10 +25,11 @@ from typing import Any, Self
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from envlogger.options import check_count, check_kind
 from envlogger.tfds.loaders import columns as columns_lib
 from envlogger.tfds.loaders import decoding, sources
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
-from envlogger.tfds.loaders.shuffling import Shuffle, check_count, check_kind
+from envlogger.tfds.loaders.shuffling import Shuffle
 
 # A block is of this size when decoded: large enough for few calls, small enough for many cores.
 _BLOCK_BYTES = 1 << 20

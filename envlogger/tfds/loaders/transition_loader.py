@@ -9,10 +9,11 @@ from typing import Any
 import tensorflow as tf
 
 from envlogger import errors
+from envlogger.options import check_count, check_fraction
 from envlogger.tfds import schema
 from envlogger.tfds.loaders import blocks, columns, decoding, returns, sources
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
-from envlogger.tfds.loaders.shuffling import Shuffle, check_count, check_fraction
+from envlogger.tfds.loaders.shuffling import Shuffle
 
 NEXT_OBSERVATION = "next_observation"
 NEXT_IS_LAST = "next_is_last"

@@ -9,9 +9,10 @@ from typing import Any
 import tensorflow as tf
 
 from envlogger import errors
+from envlogger.options import check_count
 from envlogger.tfds.loaders import blocks, columns, sources
 from envlogger.tfds.loaders.columns import Rows, Tensor
-from envlogger.tfds.loaders.shuffling import Shuffle, check_count
+from envlogger.tfds.loaders.shuffling import Shuffle
 
 MASK = "mask"
 

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bounded cache that threads may share, and that a forked process does not inherit."""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class LruCache(Generic[K, V]):
+    """Keeps values up to a sum of sizes; what was not used for the longest time goes first.
+
+    Args:
+      limit: The sum of sizes that is kept. The value that was put last stays in any case.
+      dispose: Called with each value that goes.
+    """
+
+    def __init__(self, limit: int, dispose: Callable[[V], None] | None = None) -> None:
+        self._limit = limit
+        self._dispose = dispose
+        self._start_anew()
+        _CACHES.add(self)
+
+    def get(self, key: K) -> V | None:
+        """Returns the value of a key, or None."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+            return entry[0]
+
+    def pop(self, key: K) -> V | None:
+        """Returns the value of a key and forgets it, without disposing of it; or None."""
+        with self._lock:
+            entry = self._entries.pop(key, None)
+            if entry is None:
+                return None
+            self._size -= entry[1]
+            return entry[0]
+
+    def put(self, key: K, value: V, size: int = 1) -> None:
+        """Keeps a value, in place of what the key had before."""
+        gone = []
+        with self._lock:
+            before = self._entries.pop(key, None)
+            if before is not None:
+                gone.append(before)
+                self._size -= before[1]
+            self._entries[key] = value, size
+            self._size += size
+            while self._size > self._limit and len(self._entries) > 1:
+                oldest = self._entries.popitem(last=False)[1]
+                gone.append(oldest)
+                self._size -= oldest[1]
+        self._dispose_of(gone)
+
+    def clear(self) -> None:
+        """Disposes of all values."""
+        with self._lock:
+            gone = list(self._entries.values())
+            self._entries.clear()
+            self._size = 0
+        self._dispose_of(gone)
+
+    def _dispose_of(self, entries: list[tuple[V, int]]) -> None:
+        if self._dispose is not None:
+            for value, _ in entries:
+                self._dispose(value)
+
+    def _start_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: collections.OrderedDict[K, tuple[V, int]] = collections.OrderedDict()
+        self._size = 0
+
+
+_CACHES: weakref.WeakSet[LruCache[Any, Any]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # Another thread may have held the lock; and open files share their position with the parent.
+    for cache in list(_CACHES):
+        cache._start_anew()
+
+
+os.register_at_fork(after_in_child=_after_fork)

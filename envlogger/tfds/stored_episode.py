@@ -1,0 +1,472 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An episode as it lies in a record, decoded as far as it is asked for.
+
+A column is decoded when it is first needed, all its rows at once; images, and whatever else each row
+has to be decoded for by itself, row by row. Steps are built from stretches of columns, by functions
+that are made once for each structure (see `structure`), since most episodes have the same ones.
+
+`record` writes what is read here, and shows how logged rows and the steps of RLDS are aligned.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import dm_env
+import numpy as np
+import numpy.typing as npt
+
+from envlogger import errors, step_data
+from envlogger.converters import json_codec
+from envlogger.tfds import example, features, schema, structure
+from envlogger.tfds.episode import SLOTS, End, slot_path
+from envlogger.tfds.features import Column, EncodedColumn, Encoding, Feature
+from envlogger.tfds.structure import Path, Structure
+
+# Steps are built in stretches of about so many bytes: so many are in memory at a time.
+_STRETCH_BYTES = 1 << 20
+
+# What the decoders raise where a record holds something else than they expect.
+_DAMAGE = (
+    errors.CorruptDatasetError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+
+_FLAGS = (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
+_FIRST, _MID, _LAST = dm_env.StepType
+
+# Returns the values of rows [start, stop) of an episode.
+_Values: TypeAlias = Callable[["StoredEpisode", int, int], Iterable[Any]]
+# For each stretch of rows of one structure: where it starts, and what makes the values of SLOTS.
+_Stretch: TypeAlias = tuple[int, tuple[_Values, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """What a record says of how its values were logged; many records say the same.
+
+    Attributes:
+      end: How the episode ended; None where the record does not say.
+      num_steps: How many rows there are; None where the record does not say.
+      stretches: What makes the rows, the first of which is a stretch of its own.
+      first: The action, reward and discount of the first row, by path, as JSON.
+      metadata: The structure of the episode's metadata.
+    """
+
+    end: End | None
+    num_steps: int | None
+    stretches: Sequence[_Stretch]
+    first: Mapping[str, Any]
+    metadata: Structure
+
+
+class Decoder:
+    """Decodes the records of one schema.
+
+    Args:
+      of: The schema; it must not change meanwhile.
+    """
+
+    def __init__(self, of: schema.Schema) -> None:
+        self.steps = {
+            path: (feature, "/".join((schema.STEPS, *path))) for path, feature in of.steps.items()
+        }
+        self.metadata = {f.path: f for f in of.metadata_features()}
+        self.row_bytes = sum(_row_bytes(feature) for feature in of.steps.values()) or 1
+        self.kept_bytes = sum(_kept_bytes(feature) for feature in of.steps.values())
+        self._parser = example.Parser()
+        self._foreign = _foreign_form(of)
+
+    def decode(self, record: bytes, where: str) -> StoredEpisode:
+        """Returns the episode in a record.
+
+        Records of other writers, which say nothing of types and nesting, give dicts of numpy values.
+
+        Args:
+          record: A serialized Example.
+          where: The file that it is in, for messages.
+
+        Raises:
+          CorruptDatasetError: The record is not one of an episode. What its features hold is seen
+            when they are asked for.
+        """
+        try:
+            raw = self._parser.parse(record)
+            return StoredEpisode(self, raw, self._form_of(raw), len(record), where)
+        except _DAMAGE as error:
+            raise _located(where, error) from error
+
+    def _form_of(self, raw: Mapping[str, example.RawFeature]) -> _Form:
+        if schema.RESTORE not in raw:
+            return self._foreign
+        items = example.decode_bytes(raw[schema.RESTORE])
+        return _form(bytes(items[0])) if items and items[0] else self._foreign
+
+
+class StoredEpisode:
+    """An episode of T steps in a record. Threads may share one.
+
+    Args:
+      decoder: Of the schema.
+      raw: The record.
+      form: How its values were logged.
+      size: The size of the record in bytes.
+      where: The file that it is in, for messages.
+
+    All methods raise CorruptDatasetError where the record does not hold what the schema says.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        raw: Mapping[str, example.RawFeature],
+        form: _Form,
+        size: int,
+        where: str,
+    ) -> None:
+        self._decoder = decoder
+        self._where = where
+        self._raw = raw
+        self._form = form
+        self._columns: dict[Path, Column | EncodedColumn] = {}
+        num_steps = form.num_steps
+        self._num_steps = self._count() if num_steps is None else num_steps
+        # What it takes in memory once all its columns have been asked for.
+        self.num_bytes = size + self._num_steps * decoder.kept_bytes
+
+    def __len__(self) -> int:
+        """Returns the number of steps."""
+        return self._num_steps
+
+    @property
+    def end(self) -> End:
+        """How the episode ended; for records of others, LAST if its last step is."""
+        if self._form.end is not None:
+            return self._form.end
+        return End.LAST if self.step_types[-1:] == (_LAST,) else End.RESET
+
+    @functools.cached_property
+    def step_types(self) -> tuple[dm_env.StepType, ...]:
+        """The type of each row."""
+        if self._form.end is None:
+            return _foreign_step_types(self)
+        is_first = self._raw[f"{schema.STEPS}/{schema.IS_FIRST}"]
+        return _step_types(bytes(is_first.data), self._num_steps, self._form.end is End.LAST)
+
+    def step(self, index: int) -> step_data.StepData:
+        """Returns a step as it was logged."""
+        return next(self.rows(index, index + 1))
+
+    def rows(self, start: int, stop: int) -> Iterator[step_data.StepData]:
+        """Yields steps [start, stop), as they were logged."""
+        stretches = self._form.stretches
+        size = max(_STRETCH_BYTES // self._decoder.row_bytes, 1)
+        number = bisect.bisect_right(stretches, start, key=lambda stretch: stretch[0]) - 1
+        while start < stop:
+            _, slots = stretches[number]
+            number += 1
+            end = min(stop, stretches[number][0] if number < len(stretches) else stop)
+            while start < end:
+                upto = min(start + size, end)
+                try:
+                    steps = self._build(slots, start, upto)
+                except _DAMAGE as error:
+                    raise _located(self._where, error) from error
+                yield from steps
+                start = upto
+
+    def columns(self, fields: Sequence[str] | None, rows: Any) -> dict[str, Any]:
+        """Returns columns in the alignment of RLDS; see `backends.sequences.EpisodeSteps.columns`."""
+        return nest({path: self.column(path, rows) for path in select(self._decoder.steps, fields)})
+
+    def column(self, path: Path, rows: Any) -> npt.NDArray[Any]:
+        """Returns rows (a slice, or an array of indices) of a column, as an array of its own."""
+        try:
+            return self._take(path, rows)
+        except _DAMAGE as error:
+            raise _located(self._where, error) from error
+
+    def _take(self, path: Path, rows: Any) -> npt.NDArray[Any]:
+        feature, _ = self._decoder.steps[path]
+        column = self._column(path)
+        if isinstance(column, np.ndarray):
+            found = column[rows]
+            # An index array gives a copy already; a slice gives a view.
+            return np.array(found, order="C") if isinstance(rows, slice) else found
+        places = range(len(column))[rows] if isinstance(rows, slice) else rows
+        if isinstance(column, EncodedColumn):
+            return features.stack(column.take(places), feature)
+        return features.stack([column[i].copy() for i in places], feature)
+
+    def metadata_value(self) -> Any:
+        """Returns what `episode_fn` returned last, or None."""
+        value = self._form.metadata
+        path = slot_path(schema.CUSTOM_DATA, value)
+        try:
+            return structure.unflatten(value, path, self._metadata_leaf)
+        except _DAMAGE as error:
+            raise _located(self._where, error) from error
+
+    def logged(self, path: Path, start: int, stop: int) -> Any:
+        """Returns what the logged rows [start, stop) have at a path: an array, or a list of them."""
+        if path[0] in schema.SHIFTED:
+            if start == 0:
+                return self._first(path)  # a stretch of its own
+            start, stop = start - 1, stop - 1
+        column = self._column(path)
+        if isinstance(column, list):
+            return [row.copy() for row in column[start:stop]]
+        return column[start:stop]
+
+    def _build(
+        self, slots: tuple[_Values, ...], start: int, stop: int
+    ) -> Iterator[step_data.StepData]:
+        observation, action, reward, discount, custom = (
+            values(self, start, stop) for values in slots
+        )
+        types = self.step_types[start:stop]
+        timesteps = map(dm_env.TimeStep, types, reward, discount, observation)
+        return map(step_data.StepData, timesteps, action, custom)
+
+    def _column(self, path: Path) -> Column | EncodedColumn:
+        column = self._columns.get(path)
+        if column is None:
+            if path not in self._decoder.steps:
+                raise errors.CorruptDatasetError(
+                    f"{'/'.join(path)}: a record has values of this name, but features.json has no "
+                    "such feature."
+                )
+            feature, name = self._decoder.steps[path]
+            column = features.decode_column(feature, self._raw, name, nested=True)
+            if len(column) != self._num_steps:
+                raise errors.CorruptDatasetError(
+                    f"{name}: a record has {len(column)} steps of this feature, expected "
+                    f"{self._num_steps} as of the others."
+                )
+            self._columns[path] = column
+        return column
+
+    def _count(self) -> int:
+        """Returns the number of steps of a record that does not say it."""
+        if not self._decoder.steps:
+            return 0
+        path: Path = (schema.IS_FIRST,)
+        if path not in self._decoder.steps:  # what is decoded fastest
+            path = min(self._decoder.steps, key=lambda path: _cost(self._decoder.steps[path][0]))
+        feature, name = self._decoder.steps[path]
+        column = features.decode_column(feature, self._raw, name, nested=True)
+        self._columns[path] = column
+        return len(column)
+
+    def _first(self, path: Path) -> Any:
+        feature, _ = self._decoder.steps[path]
+        value = json_codec.decode(self._form.first["/".join(path)])
+        shape = [-1 if dim is None else dim for dim in feature.shape]
+        row = np.array(value, feature.dtype).reshape(shape)
+        return [row] if feature.is_ragged else row[None]
+
+    def _metadata_leaf(self, path: Path) -> Any:
+        feature, name = self._decoder.metadata[path], "/".join(path)
+        row = features.decode_column(feature, self._raw, name, nested=False)[0]
+        dtype = feature.dtype if feature.dtype == features.STRING else None
+        return np.array(row, dtype)
+
+
+def decode(record: bytes, of: schema.Schema) -> StoredEpisode:
+    """Returns the episode in a record; for many of one schema a `Decoder` is faster."""
+    return Decoder(of).decode(record, f"A record of {len(record)} bytes")
+
+
+def _located(where: str, error: Exception) -> errors.CorruptDatasetError:
+    is_ours = isinstance(error, errors.CorruptDatasetError)
+    detail = str(error) if is_ours else f"a record does not hold an episode: {error!r}."
+    return errors.CorruptDatasetError(f"{where}: {detail}")
+
+
+def select(paths: Iterable[Path], fields: Sequence[str] | None) -> list[Path]:
+    """Returns the paths that have one of the names, or lie below it.
+
+    Raises:
+      OptionError: There is nothing of that name, or `fields` is no sequence of names.
+    """
+    known = list(paths)
+    if fields is None:
+        return known
+    if isinstance(fields, str) or not all(isinstance(field, str) for field in fields):
+        raise errors.OptionError(
+            f"fields: got {fields!r}, expected a list of names, such as ['observation', 'reward']."
+        )
+    names = {path: "/".join(path) for path in known}
+    chosen = []
+    for field in fields:
+        found = [p for p, name in names.items() if name == field or name.startswith(f"{field}/")]
+        if not found:
+            raise errors.OptionError(
+                f"fields: got {field!r}, but the steps have only: {', '.join(names.values())}."
+            )
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def nest(leaves: Mapping[Path, Any]) -> dict[str, Any]:
+    """Returns leaves, by path, as a nest of dicts."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        node = tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = leaf
+    return tree
+
+
+# --- how values were logged --------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1024)
+def _form(text: bytes) -> _Form:
+    """Returns what the feature `envlogger` of a record says."""
+    try:
+        node = json.loads(text)
+        structures = [
+            _compile_row(tuple(map(structure.from_json, row))) for row in node["structures"]
+        ]
+        numbers, counts = node["runs"][::2], node["runs"][1::2]
+        stretches: list[_Stretch] = []
+        start = 0
+        for number, count in zip(numbers, counts, strict=True):
+            stretches.append((start, structures[number]))
+            if start == 0 < count - 1:
+                stretches.append((1, structures[number]))
+            start += count
+        return _Form(
+            End(node["end"]),
+            start,
+            stretches,
+            node.get("first", {}),
+            structure.from_json(node["metadata"]),
+        )
+    except _DAMAGE as error:
+        raise errors.CorruptDatasetError(
+            f"{schema.RESTORE}: a record does not say how its values were logged: {error!r}."
+        ) from error
+
+
+def _foreign_form(of: schema.Schema) -> _Form:
+    """Returns how records of other writers are read: as dicts of numpy values.
+
+    The first row has no action, reward and discount. What is in the step besides the fields of RLDS
+    is custom data.
+    """
+    leaves = {f.path: _foreign_code(f) for f in of.steps.values() if f.path[0] not in _FLAGS}
+    tree = nest(leaves)
+    slots = [tree.pop(name, None) for name in SLOTS[:-1]]
+    first = _compile_row((slots[0], None, None, None, tree or None))
+    others = _compile_row((*slots, tree or None))
+    metadata = nest({f.path: _foreign_code(f) for f in of.metadata_features()})
+    return _Form(None, None, [(0, first), (1, others)], {}, metadata or None)
+
+
+def _foreign_code(feature: Feature) -> str:
+    if feature.shape:
+        return "a"
+    return "y" if feature.dtype == features.STRING else "g"
+
+
+def _compile_row(structures: tuple[Structure, ...]) -> tuple[_Values, ...]:
+    return tuple(
+        _compile(value, slot_path(name, value))
+        for name, value in zip(SLOTS, structures, strict=True)
+    )
+
+
+def _compile(value: Structure, path: Path) -> _Values:
+    """Returns a function that makes the values of consecutive rows of one structure."""
+    if value is None:
+        return lambda episode, start, stop: itertools.repeat(None)
+    if isinstance(value, dict):
+        keys = list(value)
+        parts = [_compile(item, (*path, str(key))) for key, item in value.items()]
+        if not parts:
+            return lambda episode, start, stop: ({} for _ in range(start, stop))
+        return lambda episode, start, stop: (
+            dict(zip(keys, row, strict=True))
+            for row in zip(*[part(episode, start, stop) for part in parts], strict=False)
+        )
+    if isinstance(value, list | tuple):
+        kind = type(value)
+        parts = [_compile(item, (*path, str(i))) for i, item in enumerate(value)]
+        if not parts:
+            return lambda episode, start, stop: (kind() for _ in range(start, stop))
+        return lambda episode, start, stop: map(
+            kind, zip(*[part(episode, start, stop) for part in parts], strict=False)
+        )
+    code: str = value
+    return lambda episode, start, stop: structure.decode_leaves(
+        code, episode.logged(path, start, stop)
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _step_types(is_first: bytes, count: int, is_over: bool) -> tuple[dm_env.StepType, ...]:
+    """Returns the types of rows from the stored column `is_first`."""
+    flags = example.decode_int64s(example.RawFeature(example.INT64_LIST, is_first))
+    if len(flags) != count:
+        raise errors.CorruptDatasetError(
+            f"{schema.STEPS}/{schema.IS_FIRST}: a record has {len(flags)} steps of this feature, "
+            f"expected {count} as of the others."
+        )
+    types = [_FIRST if flag else _MID for flag in flags]
+    if is_over and types:
+        types[-1] = _LAST
+    return tuple(types)
+
+
+def _foreign_step_types(episode: StoredEpisode) -> tuple[dm_env.StepType, ...]:
+    """Returns the types of rows of other writers: the first flag counts, where both are set."""
+    count = len(episode)
+    place = np.arange(count)
+    known = episode._decoder.steps
+    slot = slice(0, count)
+    is_first = (
+        episode.column((schema.IS_FIRST,), slot) if (schema.IS_FIRST,) in known else place == 0
+    )
+    is_last = (
+        episode.column((schema.IS_LAST,), slot)
+        if (schema.IS_LAST,) in known
+        else place == count - 1
+    )
+    return tuple(
+        _FIRST if first else _LAST if last else _MID
+        for first, last in zip(is_first.tolist(), is_last.tolist(), strict=True)
+    )
+
+
+def _row_bytes(feature: Feature) -> int:
+    """Returns about how much memory a decoded row takes."""
+    overhead = 64 if feature.dtype == features.STRING or feature.is_ragged else 0
+    return feature.size * feature.dtype.itemsize + overhead
+
+
+def _kept_bytes(feature: Feature) -> int:
+    """Returns about how much memory a row of a decoded column takes beside the record."""
+    encoding = feature.encoding
+    if encoding is Encoding.BYTES and not feature.is_ragged:
+        return 0  # a view into the record
+    if encoding in (Encoding.PLAIN, Encoding.STRING):
+        return _row_bytes(feature)
+    return 200 + (_row_bytes(feature) if encoding is Encoding.SEQUENCE else 0)  # a Python object
+
+
+def _cost(feature: Feature) -> int:
+    return _row_bytes(feature) + (1 << 20 if feature.encoding is Encoding.SEQUENCE else 0)

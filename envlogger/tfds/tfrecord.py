@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads TFRecord files, at random, without TensorFlow.
+
+A file is a run of records (`tensorflow/core/lib/io/record_writer.h`), without an index:
+
+    uint64  length of the data
+    uint32  masked CRC-32C of the eight bytes before
+    bytes   data
+    uint32  masked CRC-32C of the data
+
+So where the records are is found by hopping from one to the next, once for each file that is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import google_crc32c
+
+from envlogger import errors
+
+_HEADER = struct.Struct("<QI")
+_FOOTER = struct.Struct("<I")
+
+
+class TFRecordReader:
+    """Reads a TFRecord file.
+
+    Args:
+      path: The file.
+      num_records: How many records the dataset says it has.
+
+    Raises:
+      CorruptDatasetError: The file is missing, is cut off, or has another number of records.
+    """
+
+    def __init__(self, path: str, num_records: int) -> None:
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise errors.CorruptDatasetError(
+                f"{path}: the shard is missing; dataset_info.json says it has {num_records} "
+                "episodes. Restore it from a copy."
+            ) from None
+        try:
+            self._places = self._find_records(num_records)
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, index: int) -> bytes:
+        """Returns a record.
+
+        Raises:
+          CorruptDatasetError: Its bytes are damaged.
+        """
+        position, length = self._places[index]
+        data = os.pread(self._descriptor, length + _FOOTER.size, position)
+        record = data[:length]
+        if len(data) != length + _FOOTER.size or _FOOTER.unpack(data[length:])[0] != _crc(record):
+            raise errors.CorruptDatasetError(
+                f"{self.path}: episode {index} of the shard is damaged: its checksum is another. "
+                "The other episodes can be read."
+            )
+        return record
+
+    def close(self) -> None:
+        """Closes the file. May be called more than once."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _find_records(self, expected: int) -> list[tuple[int, int]]:
+        """Returns position and length of the data of each record."""
+        places = []
+        position, end = 0, os.fstat(self._descriptor).st_size
+        while position < end:
+            header = os.pread(self._descriptor, _HEADER.size, position)
+            if len(header) < _HEADER.size:
+                break
+            length, checksum = _HEADER.unpack(header)
+            start = position + _HEADER.size
+            if checksum != _crc(header[:8]) or start + length + _FOOTER.size > end:
+                break
+            places.append((start, length))
+            position = start + length + _FOOTER.size
+        if position != end or len(places) != expected:
+            raise errors.CorruptDatasetError(
+                f"{self.path}: the shard is damaged or was not finished; {len(places)} records can "
+                f"be read, dataset_info.json says {expected}. Restore it from a copy."
+            )
+        return places
+
+
+def _crc(data: bytes) -> int:
+    """Returns the CRC-32C of data, masked as in TFRecord: rotated, and a constant added."""
+    crc: int = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
