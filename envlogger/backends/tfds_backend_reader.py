@@ -40,6 +40,8 @@ class TFDSBackendReader(backend_reader.BackendReader):
       CorruptDatasetError: One of its JSON files is missing or damaged.
     """
 
+    _contents: dataset.Contents
+
     def __init__(
         self,
         data_directory: str | os.PathLike[str],
@@ -100,7 +102,7 @@ class TFDSBackendReader(backend_reader.BackendReader):
         if self._split is not None and self._split not in info.shard_lengths:
             known = ", ".join(map(repr, sorted(info.shard_lengths))) or "none"
             raise errors.OptionError(f"split: got {self._split!r}; the dataset has {known}.")
-        self._contents: dataset.Contents = contents
+        self._contents = contents
         self._splits = sorted(info.shard_lengths) if self._split is None else [self._split]
         self._pool = shard_pool.ShardPool(self._directory, info, self._splits)
         self._decoder = stored_episode.Decoder(contents.schema)
