@@ -7,7 +7,11 @@ import os
 import signal
 import time
 
+import helpers
 import processes
+import pytest
+
+import envlogger
 
 
 def test_a_stopped_helper_does_not_disturb_until_the_backlog_is_full(tmp_path):
@@ -55,3 +59,26 @@ def test_a_helper_that_is_stopped_and_then_killed_loses_nothing(tmp_path):
     os.kill(helper, signal.SIGKILL)
     assert program.wait() == 0, program.stderr
     processes.assert_complete(path, program)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 6, 7, 8])
+def test_killed_while_it_waits_for_space(tmp_path, calls):
+    path = tmp_path / "log"
+    program = processes.Program(
+        f"""
+        env = make(helper=False)  # the process seals itself, as a helper does that is asked for space
+        play(env, {calls})
+        env._backend._session._sealing.wait_for_space()
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        path,
+        tmp_path,
+    )
+    assert program.wait() == -signal.SIGKILL, program.stderr
+
+    envlogger.recover(path)
+
+    processes.assert_complete(path, program)
+    invalid = [bool(episode["invalid"]) for episode in helpers.data_source(path)]
+    assert invalid[-1]
+    assert sum(invalid) == 1

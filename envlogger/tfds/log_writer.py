@@ -219,6 +219,13 @@ class LogWriter:
             # It may be given back from now on; if no other can be had, nothing may go into it.
             self.writes.clear()
             self.segment.mark_done()
+            if not self.segment.count:
+                # An exception, Ctrl-C say, came in between. The last row lies in the segment before,
+                # and the sealer relies on it that there is none behind that one.
+                empty = self._segments.pop()
+                os.unlink(empty.path)
+                empty.close()
+        if self.segment is not None:
             is_large = layout.row_bytes >= _LARGE_ROW
             if self._backlog() > (_RESIDENT_BYTES_OF_LARGE_ROWS if is_large else _RESIDENT_BYTES):
                 self.segment.release_pages()

@@ -74,10 +74,12 @@ class Sealer:
         row, rows = self._log.first_row, self._log.num_rows
         if rows > row:
             size = self._log.bytes_between(row, rows)
-            if size > EPISODE_BYTES or (under_pressure and not self._step_counts):
-                # The last row stays if it can: its metadata may be still to come, and if the writer
-                # dies now, the record that it goes to says so.
-                self._add_rows(max(rows - 1, row + 1), End.SPLIT)
+            if rows > row + 1 and (
+                size > EPISODE_BYTES or (under_pressure and not self._step_counts)
+            ):
+                # The last row stays: its metadata may be still to come, and if the writer dies now, the
+                # record that it goes to says so. It lies in the last segment, for which nobody waits.
+                self._add_rows(rows - 1, End.SPLIT)
         if under_pressure:
             self.publish()
         return self._log.first_row > begun
