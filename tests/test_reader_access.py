@@ -311,6 +311,29 @@ def test_workers_get_a_reader(run, method):
         assert _ids(reader.steps) == ALL
 
 
+def _read_in_threads(reader, queue):
+    for _ in range(5):
+        threads = [threading.Thread(target=list, args=(reader.steps,)) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        _read_all(reader, queue)
+
+
+def test_threads_of_a_fork_may_come_and_go(run):
+    # ArrayRecord's own library dies there, if it was used before the fork.
+    with envlogger.Reader(run, cache_bytes=0) as reader:
+        list(reader.steps)
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+        worker = context.Process(target=_read_in_threads, args=(reader, queue))
+        worker.start()
+        assert [queue.get(timeout=60) for _ in range(5)] == [ALL + ALL[::-1]] * 5
+        worker.join(60)
+        assert worker.exitcode == 0
+
+
 def test_a_fork_amid_reading_does_not_hang(run):
     stop = threading.Event()
     with envlogger.Reader(run, cache_bytes=3000) as reader:

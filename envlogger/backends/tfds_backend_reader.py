@@ -56,7 +56,9 @@ class TFDSBackendReader(backend_reader.BackendReader):
         self._directory = os.path.abspath(os.path.expanduser(os.fspath(data_directory)))
         self._split = split
         self._cache_bytes = cache_bytes
-        self._open(dataset.load(self._directory))
+        self._contents = dataset.load(self._directory)
+        self._known_starts: npt.NDArray[np.int64] | None = None
+        self._open()
 
     def metadata(self) -> dict[str, Any]:
         """Returns the metadata that was passed to EnvLogger, with `environment_specs`."""
@@ -68,12 +70,12 @@ class TFDSBackendReader(backend_reader.BackendReader):
 
     def refresh(self) -> None:
         """Takes in what has been published since the reader was opened."""
-        before, contents = self._contents, dataset.load(self._directory)
-        if (contents.info, contents.schema) == (before.info, before.schema):
-            self._contents = contents  # its metadata may have changed
-        else:
+        before = self._contents
+        self._contents = dataset.load(self._directory)
+        if (self._contents.info, self._contents.schema) != (before.info, before.schema):
             self.close()
-            self._open(contents)
+            self._known_starts = None
+            self._open()
 
     def close(self) -> None:
         """Closes the shards. They are opened again where they are needed."""
@@ -88,12 +90,10 @@ class TFDSBackendReader(backend_reader.BackendReader):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Opens the reader elsewhere, with the same episodes."""
         self.__dict__.update(state)
-        self._open(self._contents, self._known_starts)
+        self._open()
 
-    def _open(
-        self, contents: dataset.Contents, starts: npt.NDArray[np.int64] | None = None
-    ) -> None:
-        info = contents.info
+    def _open(self) -> None:
+        info = self._contents.info
         if info.file_format not in shard_pool.FORMATS:
             raise errors.DatasetError(
                 f"{self._directory}: got a dataset in {info.file_format} files, expected "
@@ -102,14 +102,12 @@ class TFDSBackendReader(backend_reader.BackendReader):
         if self._split is not None and self._split not in info.shard_lengths:
             known = ", ".join(map(repr, sorted(info.shard_lengths))) or "none"
             raise errors.OptionError(f"split: got {self._split!r}; the dataset has {known}.")
-        self._contents = contents
         self._splits = sorted(info.shard_lengths) if self._split is None else [self._split]
         self._pool = shard_pool.ShardPool(self._directory, info, self._splits)
-        self._decoder = stored_episode.Decoder(contents.schema)
+        self._decoder = stored_episode.Decoder(self._contents.schema)
         self._cache: lru.LruCache[int, stored_episode.StoredEpisode] = lru.LruCache(
             self._cache_bytes
         )
-        self._known_starts = starts
 
     def _copy(self) -> Self:
         twin = type(self).__new__(type(self))

@@ -84,10 +84,15 @@ class LruCache(Generic[K, V]):
 _CACHES: weakref.WeakSet[LruCache[Any, Any]] = weakref.WeakSet()
 
 
+# What a forked process has inherited and may not dispose of: it is its parent's.
+_INHERITED: list[Any] = []
+
+
 def _after_fork() -> None:
-    # Another thread may have held the lock; and open files share their position with the parent.
     for cache in list(_CACHES):
-        cache._start_anew()
+        if cache._dispose is not None:
+            _INHERITED.append(cache._entries)
+        cache._start_anew()  # the lock, too, which another thread may have held
 
 
 os.register_at_fork(after_in_child=_after_fork)

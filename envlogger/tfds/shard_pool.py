@@ -9,14 +9,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from envlogger.tfds import lru, shards, tfrecord
+from envlogger.tfds import array_record_file, lru, shards, tfrecord
 from envlogger.tfds.dataset_files import FILE_FORMAT, Info
 
 # How many shards stay open, of 1024 files that a process may have by default. Threads that read at
 # the same time have one more each.
 _MAX_OPEN = 64
 
-ShardReader: TypeAlias = shards.ShardReader | tfrecord.TFRecordReader
+ShardReader: TypeAlias = (
+    shards.ShardReader | tfrecord.TFRecordReader | array_record_file.ArrayRecordFile
+)
 
 _READERS: dict[str, type[ShardReader]] = {
     FILE_FORMAT: shards.ShardReader,
@@ -35,7 +37,7 @@ class ShardPool:
     """
 
     def __init__(self, directory: str, info: Info, splits: Sequence[str]) -> None:
-        self._reader_class = _READERS[info.file_format]
+        self._format = info.file_format
         self._shards = [
             (os.path.join(directory, info.shard_name(split, index)), length)
             for split in splits
@@ -60,7 +62,7 @@ class ShardPool:
         """
         shard = int(self._starts.searchsorted(index, side="right")) - 1
         # Nobody else has the reader meanwhile.
-        reader = self._idle.pop(shard) or self._reader_class(*self._shards[shard])
+        reader = self._idle.pop(shard) or _READERS[self._format](*self._shards[shard])
         try:
             return reader.path, reader.read(index - int(self._starts[shard]))
         finally:
@@ -73,3 +75,10 @@ class ShardPool:
     def close(self) -> None:
         """Closes the shards. They are opened again where they are needed."""
         self._idle.clear()
+
+
+def _after_fork() -> None:
+    _READERS[FILE_FORMAT] = array_record_file.ArrayRecordFile
+
+
+os.register_at_fork(after_in_child=_after_fork)
