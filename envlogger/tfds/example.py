@@ -272,8 +272,11 @@ def decode_floats(feature: RawFeature) -> npt.NDArray[np.float32]:
         table = np.frombuffer(data, np.dtype([("tag", "u1"), ("value", "<f4")]))
         _check_tags(table["tag"], 0x0D)
         return table["value"].copy()
+    packed = _in_one_piece(data)
+    if packed is not None:
+        return np.frombuffer(packed, "<f4")
     chunks = [np.frombuffer(chunk, "<f4") for chunk in _fields(data, 1)]
-    return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, "<f4"), *chunks])
+    return np.concatenate([np.empty(0, "<f4"), *chunks])
 
 
 def int64_feature(*chunks: npt.NDArray[Any]) -> RawFeature:
@@ -293,8 +296,19 @@ def decode_int64s(feature: RawFeature) -> npt.NDArray[np.int64]:
         if len(tagged) % 2:
             raise ValueError("a number is missing at the end")
         return tagged[1::2]
+    packed = _in_one_piece(data)
+    if packed is not None:
+        return decode_varints(np.frombuffer(packed, np.uint8))
     chunks = [decode_varints(np.frombuffer(chunk, np.uint8)) for chunk in _fields(data, 1)]
-    return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.int64), *chunks])
+    return np.concatenate([np.empty(0, np.int64), *chunks])
+
+
+def _in_one_piece(data: memoryview) -> memoryview | None:
+    """Returns the packed values of a list that has them in one piece, as writers do; or None."""
+    if not len(data) or data[0] != _BYTES_TAG:
+        return None
+    size, position = decode_varint(data, 1)
+    return data[position:] if position + size == len(data) else None
 
 
 def bytes_feature(values: Iterable[Buffer]) -> RawFeature:
@@ -352,8 +366,7 @@ def decode_rows(
     data = np.frombuffer(feature.data, np.uint8)
     count = data.size // stride
     table = data[: count * stride].reshape(count, stride)
-    tags = np.frombuffer(prefix, np.uint8)
-    if count * stride != data.size or not (table[:, : len(prefix)] == tags).all():
+    if count * stride != data.size or table[:, : len(prefix)].tobytes() != prefix * count:
         raise ValueError(f"elements are not of {size} bytes each")
     if not size:
         return np.empty((count, *shape), dtype)
@@ -390,9 +403,9 @@ def decode_varints(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     Raises:
       ValueError: The run ends inside a varint, or one is longer than ten bytes.
     """
-    final = data < 0x80
-    if final.all():
+    if data.tobytes().isascii():  # all below 0x80, found out in a fifth of the time
         return data.astype(np.int64)
+    final = data < 0x80
     ends = np.flatnonzero(final) + 1
     if not final[-1]:
         raise ValueError("a varint is cut off")

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -45,11 +46,12 @@ _DAMAGE = (
 
 _FLAGS = (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
 _FIRST, _MID, _LAST = dm_env.StepType
+_START = operator.itemgetter(0)
 
 # Returns the values of rows [start, stop) of an episode.
 _Values: TypeAlias = Callable[["StoredEpisode", int, int], Iterable[Any]]
-# For each stretch of rows of one structure: where it starts, and what makes the values of SLOTS.
-_Stretch: TypeAlias = tuple[int, tuple[_Values, ...]]
+# A stretch of rows in which a slot has one structure: where it starts, and what makes its values.
+_Stretch: TypeAlias = tuple[int, _Values]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +61,15 @@ class _Form:
     Attributes:
       end: How the episode ended; None where the record does not say.
       num_steps: How many rows there are; None where the record does not say.
-      stretches: What makes the rows, the first of which is a stretch of its own.
+      slots: For each of SLOTS its stretches. For what came of an action, the first row is a stretch of
+        its own.
       first: The action, reward and discount of the first row, by path, as JSON.
       metadata: The structure of the episode's metadata.
     """
 
     end: End | None
     num_steps: int | None
-    stretches: Sequence[_Stretch]
+    slots: Sequence[Sequence[_Stretch]]
     first: Mapping[str, Any]
     metadata: Structure
 
@@ -170,21 +173,15 @@ class StoredEpisode:
 
     def rows(self, start: int, stop: int) -> Iterator[step_data.StepData]:
         """Yields steps [start, stop), as they were logged."""
-        stretches = self._form.stretches
         size = max(_STRETCH_BYTES // self._decoder.row_bytes, 1)
-        number = bisect.bisect_right(stretches, start, key=lambda stretch: stretch[0]) - 1
         while start < stop:
-            _, slots = stretches[number]
-            number += 1
-            end = min(stop, stretches[number][0] if number < len(stretches) else stop)
-            while start < end:
-                upto = min(start + size, end)
-                try:
-                    steps = self._build(slots, start, upto)
-                except _DAMAGE as error:
-                    raise _located(self._where, error) from error
-                yield from steps
-                start = upto
+            upto = min(start + size, stop)
+            try:
+                steps = self._build(start, upto)
+            except _DAMAGE as error:
+                raise _located(self._where, error) from error
+            yield from steps
+            start = upto
 
     def columns(self, fields: Sequence[str] | None, rows: Any) -> dict[str, Any]:
         """Returns columns in the alignment of RLDS; see `backends.sequences.EpisodeSteps.columns`."""
@@ -229,15 +226,25 @@ class StoredEpisode:
             return [row.copy() for row in column[start:stop]]
         return column[start:stop]
 
-    def _build(
-        self, slots: tuple[_Values, ...], start: int, stop: int
-    ) -> Iterator[step_data.StepData]:
+    def _build(self, start: int, stop: int) -> Iterator[step_data.StepData]:
         observation, action, reward, discount, custom = (
-            values(self, start, stop) for values in slots
+            self._values(stretches, start, stop) for stretches in self._form.slots
         )
         types = self.step_types[start:stop]
         timesteps = map(dm_env.TimeStep, types, reward, discount, observation)
         return map(step_data.StepData, timesteps, action, custom)
+
+    def _values(self, stretches: Sequence[_Stretch], start: int, stop: int) -> Iterable[Any]:
+        """Returns the values that rows [start, stop) have in a slot."""
+        number = bisect.bisect_right(stretches, start, key=_START) - 1
+        parts = []
+        while start < stop:
+            make = stretches[number][1]
+            number += 1
+            end = min(stop, stretches[number][0]) if number < len(stretches) else stop
+            parts.append(make(self, start, end))
+            start = end
+        return parts[0] if len(parts) == 1 else itertools.chain(*parts)
 
     def _column(self, path: Path) -> Column | EncodedColumn:
         column = self._columns.get(path)
@@ -338,21 +345,14 @@ def _form(text: bytes) -> _Form:
     """Returns what the feature `envlogger` of a record says."""
     try:
         node = json.loads(text)
-        structures = [
-            _compile_row(tuple(map(structure.from_json, row))) for row in node["structures"]
-        ]
+        structures = [tuple(map(structure.from_json, row)) for row in node["structures"]]
         numbers, counts = node["runs"][::2], node["runs"][1::2]
-        stretches: list[_Stretch] = []
-        start = 0
-        for number, count in zip(numbers, counts, strict=True):
-            stretches.append((start, structures[number]))
-            if start == 0 < count - 1:
-                stretches.append((1, structures[number]))
-            start += count
+        starts = [0, *itertools.accumulate(counts)]
+        rows = [(start, structures[number]) for start, number in zip(starts, numbers, strict=False)]
         return _Form(
             End(node["end"]),
-            start,
-            stretches,
+            starts[-1],
+            _stretches(rows),
             node.get("first", {}),
             structure.from_json(node["metadata"]),
         )
@@ -371,10 +371,10 @@ def _foreign_form(of: schema.Schema) -> _Form:
     leaves = {f.path: _foreign_code(f) for f in of.steps.values() if f.path[0] not in _FLAGS}
     tree = nest(leaves)
     slots = [tree.pop(name, None) for name in SLOTS[:-1]]
-    first = _compile_row((slots[0], None, None, None, tree or None))
-    others = _compile_row((*slots, tree or None))
+    first = (slots[0], None, None, None, tree or None)
+    others = (*slots, tree or None)
     metadata = nest({f.path: _foreign_code(f) for f in of.metadata_features()})
-    return _Form(None, None, [(0, first), (1, others)], {}, metadata or None)
+    return _Form(None, None, _stretches([(0, first), (1, others)]), {}, metadata or None)
 
 
 def _foreign_code(feature: Feature) -> str:
@@ -383,17 +383,31 @@ def _foreign_code(feature: Feature) -> str:
     return "y" if feature.dtype == features.STRING else "g"
 
 
-def _compile_row(structures: tuple[Structure, ...]) -> tuple[_Values, ...]:
-    return tuple(
-        _compile(value, slot_path(name, value))
-        for name, value in zip(SLOTS, structures, strict=True)
-    )
+def _stretches(rows: Sequence[tuple[int, tuple[Structure, ...]]]) -> list[list[_Stretch]]:
+    """Returns the stretches of each slot.
+
+    Args:
+      rows: Where each stretch of rows starts whose structures are the same, and these structures.
+    """
+    slots = []
+    for place, name in enumerate(SLOTS):
+        stretches: list[_Stretch] = []
+        before: Structure = None
+        for start, structures in rows:
+            value = structures[place]
+            if not stretches or repr(value) != repr(before):  # equal dicts may differ in order
+                stretches.append((start, _compile(value, slot_path(name, value))))
+            if start == 0 and name in schema.SHIFTED:
+                stretches.append((1, stretches[0][1]))
+            before = value
+        slots.append(stretches)
+    return slots
 
 
 def _compile(value: Structure, path: Path) -> _Values:
     """Returns a function that makes the values of consecutive rows of one structure."""
     if value is None:
-        return lambda episode, start, stop: itertools.repeat(None)
+        return lambda episode, start, stop: itertools.repeat(None, stop - start)
     if isinstance(value, dict):
         keys = list(value)
         parts = [_compile(item, (*path, str(key))) for key, item in value.items()]
