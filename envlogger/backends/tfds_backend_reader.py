@@ -40,8 +40,6 @@ class TFDSBackendReader(backend_reader.BackendReader):
       CorruptDatasetError: One of its JSON files is missing or damaged.
     """
 
-    _contents: dataset.Contents
-
     def __init__(
         self,
         data_directory: str | os.PathLike[str],
