@@ -104,7 +104,7 @@ def _measure(data: Data, folder: str, turns: int) -> dict[str, Any]:
     about = {"workload": data.workload, "steps": data.steps, "episode_steps": data.episode_steps}
     _call("ours", call="record", path=ours, image_format=data.image_format, **about)
     _call(_PEER, call="record", path=theirs, **about)
-    shards = [path for path in Path(ours).glob("*.array_record-*")]
+    shards = list(Path(ours).glob("*.array_record-*"))
     some = {"count": data.random, "passes": _PASSES}
     calls: dict[str, dict[str, Any]] = {
         "sequential": {"call": "sequential", "path": ours, "passes": _PASSES},

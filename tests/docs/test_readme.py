@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the code of the README as a reader would: block after block, in an empty directory."""
+"""Runs the code of the documents as a reader would: block after block, in an empty directory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def python_blocks(path: pathlib.Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_the_code_blocks_of_the_readme_run_one_after_the_other(tmp_path: pathlib.Path) -> None:
-    blocks = python_blocks(ROOT / "README.md")
-    assert len(blocks) == 5
+def test_the_code_blocks_run_one_after_the_other(tmp_path: pathlib.Path) -> None:
+    readme, reading = (python_blocks(ROOT / name) for name in ("README.md", "docs/reading.md"))
+    assert (len(readme), len(reading)) == (6, 4)
+    blocks = [*readme, *reading]
     script = tmp_path / "readme.py"
     script.write_text("\n\n".join(blocks))
     run = subprocess.run(
