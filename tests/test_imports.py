@@ -26,6 +26,7 @@ _LAYERS = (
     ("envlogger.backends", "envlogger.environment_wrapper"),
     ("envlogger.tfds", "envlogger.riegeli"),
     ("envlogger.tfds.schema",),
+    ("envlogger.tfds.feature_json",),
     ("envlogger.tfds.features", "envlogger.tfds.structure"),
     ("envlogger.tfds.example", "envlogger.tfds.images"),
     ("envlogger.converters",),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from envlogger import errors
-from envlogger.tfds import features, schema
+from envlogger.tfds import feature_json, features, schema
 from envlogger.tfds.dataset_files import Identity, Info
 from envlogger.tfds.features import Encoding, Feature
 from envlogger.tfds.structure import Path
@@ -71,7 +71,7 @@ def _leaves(info: Any, path: Path) -> dict[Path, Feature]:
             leaves.update(_leaves(item, (*path, str(key))))
         return leaves
     if hasattr(info, "to_proto"):  # a feature connector, as `features.json` describes it
-        return _writable(features.from_json(json_format.MessageToDict(info.to_proto()), path))
+        return _writable(feature_json.from_json(json_format.MessageToDict(info.to_proto()), path))
     dtype = np.dtype(getattr(info, "as_numpy_dtype", info))  # tf.int64, np.int64, "int64"
     if dtype.kind in "OUS":
         dtype = features.STRING

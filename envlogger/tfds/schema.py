@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envlogger import errors
+from envlogger.tfds import feature_json
 from envlogger.tfds import features as features_lib
 from envlogger.tfds.features import Encoding, Feature
 from envlogger.tfds.structure import Path
@@ -162,8 +163,8 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `features.json`."""
-        node = features_lib.to_json(self.episode)
-        steps = features_lib.to_json(self.steps, "One timestep, aligned as RLDS has it.")
+        node = feature_json.to_json(self.episode)
+        steps = feature_json.to_json(self.steps, "One timestep, aligned as RLDS has it.")
         node["featuresDict"]["features"][STEPS] = {
             "pythonClassName": "tensorflow_datasets.core.features.dataset_feature.Dataset",
             "sequence": {"feature": steps, "length": "-1"},
@@ -186,8 +187,8 @@ class Schema:
                 "Read it with tfds.load or tfds.data_source."
             )
         schema = cls(image_format=image_format)
-        schema.steps = features_lib.from_json(steps)
-        schema.episode = features_lib.from_json({"featuresDict": {"features": entries}})
+        schema.steps = feature_json.from_json(steps)
+        schema.episode = feature_json.from_json({"featuresDict": {"features": entries}})
         return schema
 
 

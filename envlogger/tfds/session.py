@@ -25,8 +25,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from envlogger.converters import json_codec
-from envlogger.tfds import dataset_files, schema, shards, structure
-from envlogger.tfds import features as features_lib
+from envlogger.tfds import dataset_files, feature_json, schema, shards, structure
 from envlogger.tfds.dataset_files import Identity
 from envlogger.tfds.features import Feature
 from envlogger.tfds.step_log import Layout
@@ -135,7 +134,7 @@ class Journal:
 
     def add_episode_feature(self, feature: Feature) -> None:
         """Adds a feature of the episodes' metadata, before an episode has it."""
-        self._append({"episode_feature": features_lib.list_to_json([feature])})
+        self._append({"episode_feature": feature_json.list_to_json([feature])})
 
     def add_close(self) -> None:
         """Says that no more rows will come."""
@@ -174,7 +173,7 @@ class Journal:
             elif kind == "structure":
                 self.structures.append(tuple(map(structure.from_json, value)))
             elif kind == "episode_feature":
-                self.episode_features += features_lib.list_from_json(value)
+                self.episode_features += feature_json.list_from_json(value)
             elif kind == "close":
                 self.is_closed = True
 

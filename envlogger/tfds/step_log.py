@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from envlogger.tfds import feature_json
 from envlogger.tfds import features as features_lib
 from envlogger.tfds.features import Feature
 from envlogger.tfds.structure import Path
@@ -103,7 +104,7 @@ class Layout:
         """Returns the layout for the session's journal."""
         return {
             "number": self.number,
-            "features": features_lib.list_to_json(self.features),
+            "features": feature_json.list_to_json(self.features),
             "capacity": self.capacity,
             "heap_bytes": self.heap_bytes,
         }
@@ -111,7 +112,7 @@ class Layout:
     @classmethod
     def from_json(cls, node: Mapping[str, Any]) -> Layout:
         """Returns the layout that `to_json` described."""
-        features = tuple(features_lib.list_from_json(node["features"]))
+        features = tuple(feature_json.list_from_json(node["features"]))
         return cls(node["number"], features, node["capacity"], node["heap_bytes"])
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from envlogger import errors
-from envlogger.tfds import example, features
+from envlogger.tfds import example, feature_json, features
 from envlogger.tfds.features import STRING, Encoding, Feature
 
 _settings = settings(
@@ -206,8 +206,8 @@ def test_the_json_of_a_feature_is_what_tfds_writes(name, tmp_path):
     feature, theirs = PAIRS[name]
     written = _tfds_file({name: theirs}, tmp_path)
 
-    assert features.to_json({(name,): feature}) == written
-    assert features.from_json(written) == {
+    assert feature_json.to_json({(name,): feature}) == written
+    assert feature_json.from_json(written) == {
         (name,): Feature((name,), feature.dtype, feature.shape, feature.encoding)
     }
 
@@ -230,8 +230,8 @@ def test_nests_and_descriptions(tmp_path):
         ("b c", "x/y"): Feature(("b c", "x/y"), STRING, (), Encoding.STRING),
     }
 
-    assert features.to_json(ours) == _tfds_file(theirs, tmp_path)
-    assert features.from_json(features.to_json(ours)) == ours
+    assert feature_json.to_json(ours) == _tfds_file(theirs, tmp_path)
+    assert feature_json.from_json(feature_json.to_json(ours)) == ours
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_other_classes_are_refused_by_name(theirs, tmp_path):
     node = _tfds_file({"x": theirs}, tmp_path)
 
     with pytest.raises(errors.UnsupportedValueError, match=r"^x: got .* not supported"):
-        features.from_json(node)
+        feature_json.from_json(node)
 
 
 def test_features_of_others_that_can_be_read(tmp_path):
@@ -264,7 +264,7 @@ def test_features_of_others_that_can_be_read(tmp_path):
         tmp_path,
     )
 
-    found = features.from_json(node)
+    found = feature_json.from_json(node)
 
     assert {path[0]: (f.dtype, f.shape, f.encoding) for path, f in found.items()} == {
         "label": (np.dtype(np.int64), (), Encoding.PLAIN),
@@ -278,6 +278,6 @@ def test_features_of_others_that_can_be_read(tmp_path):
 def test_lists_of_features_for_the_journal_come_back():
     ours = [feature for feature, _ in PAIRS.values()]
 
-    written = json.loads(json.dumps(features.list_to_json(ours)))
+    written = json.loads(json.dumps(feature_json.list_to_json(ours)))
 
-    assert features.list_from_json(written) == ours
+    assert feature_json.list_from_json(written) == ours
