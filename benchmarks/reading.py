@@ -30,7 +30,7 @@ from benchmarks import installs, machine, report
 _RESULTS = Path(__file__).resolve().parent / "results"
 _PEER = "envlogger-1.2"
 _PASSES = 3
-_TURNS = 3
+_TURNS = 2
 _QUICKER = 5
 _FITS = 4 << 30
 

@@ -39,7 +39,6 @@ _BYTES_TAG = 0x0A  # field 1, length-delimited: an element of a list, and most o
 
 
 Buffer: TypeAlias = bytes | memoryview
-_Layout: TypeAlias = dict[str, tuple[int, int, int]]  # kind, start and stop of each feature
 
 # Episodes of one environment differ little in their number of steps, or all differ.
 _MAX_LAYOUTS = 256
@@ -133,29 +132,42 @@ def serialize(features: Mapping[str, RawFeature]) -> bytes:
     return b"".join(parts)
 
 
+class Layout(dict[str, tuple[int, int, int]]):
+    """Kind, start and stop of each feature's list in a record.
+
+    Attributes:
+      notes: For the reader of the record to note what else is at the same place in each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: dict[Any, Any] = {}
+
+
 class ParsedRecord(Mapping[str, RawFeature]):
     """The features of a record, which are cut out of it when they are asked for.
 
     Args:
       record: A serialized Example.
-      layout: Kind and place of each feature in it.
+      layout: Kind, start and stop of each feature's list in it, the same object for all records that
+        look alike.
     """
 
-    __slots__ = ("_layout", "_view")
+    __slots__ = ("layout", "record")
 
-    def __init__(self, record: bytes, layout: Mapping[str, tuple[int, int, int]]) -> None:
-        self._view = memoryview(record)
-        self._layout = layout
+    def __init__(self, record: bytes, layout: Layout) -> None:
+        self.record = record
+        self.layout = layout
 
     def __getitem__(self, name: str) -> RawFeature:
-        kind, start, stop = self._layout[name]
-        return RawFeature(kind, self._view[start:stop])
+        kind, start, stop = self.layout[name]
+        return RawFeature(kind, memoryview(self.record)[start:stop])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._layout)
+        return iter(self.layout)
 
     def __len__(self) -> int:
-        return len(self._layout)
+        return len(self.layout)
 
 
 class Parser:
@@ -166,7 +178,7 @@ class Parser:
     """
 
     def __init__(self) -> None:
-        self._layouts: dict[int, tuple[_Layout, list[tuple[int, int, bytes]]]] = {}
+        self._layouts: dict[int, tuple[Layout, list[tuple[int, int, bytes]]]] = {}
 
     def parse(self, record: bytes) -> ParsedRecord:
         """Returns the features of a record.
@@ -182,7 +194,7 @@ class Parser:
                     break
             else:
                 return ParsedRecord(record, layout)
-        layout = {}
+        layout = Layout()
         for name, feature in parse(record).items():
             start = _offset(record, feature.data) if feature.size else 0
             layout[name] = (feature.kind, start, start + feature.size)
@@ -192,7 +204,7 @@ class Parser:
         return ParsedRecord(record, layout)
 
 
-def _between(record: bytes, layout: _Layout) -> list[tuple[int, int, bytes]]:
+def _between(record: bytes, layout: Layout) -> list[tuple[int, int, bytes]]:
     """Returns the stretches of a record that are not values: start, stop and content."""
     found, position = [], 0
     for start, stop in sorted((start, stop) for _, start, stop in layout.values() if stop > start):

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.converters import json_codec
-from envlogger.tfds import example, features, schema, structure
+from envlogger.tfds import example, features, schema, structure, views
 from envlogger.tfds.episode import SLOTS, End, slot_path
 from envlogger.tfds.features import Column, EncodedColumn, Encoding, Feature
 from envlogger.tfds.structure import Path, Structure
@@ -110,7 +110,7 @@ class Decoder:
         except _DAMAGE as error:
             raise _located(where, error) from error
 
-    def _form_of(self, raw: Mapping[str, example.RawFeature]) -> _Form:
+    def _form_of(self, raw: example.ParsedRecord) -> _Form:
         if schema.RESTORE not in raw:
             return self._foreign
         items = example.decode_bytes(raw[schema.RESTORE])
@@ -133,7 +133,7 @@ class StoredEpisode:
     def __init__(
         self,
         decoder: Decoder,
-        raw: Mapping[str, example.RawFeature],
+        raw: example.ParsedRecord,
         form: _Form,
         size: int,
         where: str,
@@ -254,14 +254,27 @@ class StoredEpisode:
                     f"{'/'.join(path)}: a record has values of this name, but features.json has no "
                     "such feature."
                 )
-            feature, name = self._decoder.steps[path]
-            column = features.decode_column(feature, self._raw, name, nested=True)
+            column = self._decode(path)
             if len(column) != self._num_steps:
                 raise errors.CorruptDatasetError(
-                    f"{name}: a record has {len(column)} steps of this feature, expected "
+                    f"{self._decoder.steps[path][1]}: a record has {len(column)} steps of this feature, expected "
                     f"{self._num_steps} as of the others."
                 )
             self._columns[path] = column
+        return column
+
+    def _decode(self, path: Path) -> Column | EncodedColumn:
+        raw = self._raw
+        view = raw.layout.notes.get(path)
+        if view is not None:
+            known: Column | None = view.take(raw.record)
+            if known is not None:
+                return known
+        feature, name = self._decoder.steps[path]
+        column = features.decode_column(feature, raw, name, nested=True)
+        if path not in raw.layout.notes and name in raw.layout:
+            _, start, stop = raw.layout[name]
+            raw.layout.notes[path] = views.find(feature, column, raw.record, start, stop)
         return column
 
     def _count(self) -> int:
@@ -271,9 +284,7 @@ class StoredEpisode:
         path: Path = (schema.IS_FIRST,)
         if path not in self._decoder.steps:  # what is decoded fastest
             path = min(self._decoder.steps, key=lambda path: _cost(self._decoder.steps[path][0]))
-        feature, name = self._decoder.steps[path]
-        column = features.decode_column(feature, self._raw, name, nested=True)
-        self._columns[path] = column
+        self._columns[path] = column = self._decode(path)
         return len(column)
 
     def _first(self, path: Path) -> Any:
