@@ -189,6 +189,15 @@ def test_every_feature_is_what_tfds_reads(everything, file_format):
         assert_same(metadata["image"], _IMAGE)
 
 
+def test_an_optional_feature_may_be_missing(tmp_path):
+    optional = F.Tensor(shape=(), dtype=np.int64, optional=True)
+    episodes = [{"steps": [{"is_first": True}], "n": {"score": n}} for n in (3, None)]
+    _write(tmp_path, {"is_first": np.bool_}, episodes, "tfrecord", {"n": {"score": optional}})
+
+    with envlogger.Reader(tmp_path) as reader:
+        assert list(reader.episode_metadata()) == [{"n": {"score": 3}}, {"n": {"score": None}}]
+
+
 def test_dtypes_stay_what_they_were_declared(everything):
     with envlogger.Reader(everything["tfrecord"]) as reader:
         columns = reader.episodes[1].columns()

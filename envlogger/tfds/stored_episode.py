@@ -16,7 +16,7 @@ import functools
 import itertools
 import json
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import dm_env
@@ -209,6 +209,8 @@ class StoredEpisode:
     def metadata_value(self) -> Any:
         """Returns what `episode_fn` returned last, or None."""
         value = self._form.metadata
+        if self._form.end is None:  # of another writer, whose features may be optional
+            value = _without(value, self._raw.layout)
         path = slot_path(schema.CUSTOM_DATA, value)
         try:
             return structure.unflatten(value, path, self._metadata_leaf)
@@ -413,6 +415,13 @@ def _stretches(rows: Sequence[tuple[int, tuple[Structure, ...]]]) -> list[list[_
             before = value
         slots.append(stretches)
     return slots
+
+
+def _without(value: Structure, names: Container[str], path: Path = ()) -> Structure:
+    """Returns a nest of dicts, with None for the leaves that a record does not have."""
+    if isinstance(value, dict):
+        return {key: _without(item, names, (*path, key)) for key, item in value.items()}
+    return value if "/".join(path) in names else None
 
 
 def _compile(value: Structure, path: Path) -> _Values:
