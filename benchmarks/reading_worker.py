@@ -63,7 +63,8 @@ def at_random(path: str, passes: int, count: int, warm: bool, **options: Any) ->
     if warm:
         for step in steps:
             del step
-    chosen = [random.Random(0).randrange(len(steps)) for _ in range(count)]
+    rng = random.Random(0)
+    chosen = [rng.randrange(len(steps)) for _ in range(count)]
 
     def read() -> int:
         for i in chosen:
