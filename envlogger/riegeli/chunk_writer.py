@@ -49,7 +49,7 @@ class ChunkWriter:
         fields = chunks.CHUNK_HEADER.pack(
             0, len(data), data_hash, chunk_type | num_records << 8, decoded_size
         )[8:]
-        stream = memoryview(b"".join([_hashed(fields), data]))
+        stream = memoryview(b"".join([hashed(fields), data]))
         at = begin
         while at < self.position:
             if at % chunks.BLOCK_SIZE == 0:
@@ -79,9 +79,9 @@ class ChunkWriter:
 
     def _write_block_header(self, block: int, begin: int) -> None:
         fields = chunks.BLOCK_HEADER.pack(0, block - begin, self.position - block)[8:]
-        self._file.write(_hashed(fields))
+        self._file.write(hashed(fields))
 
 
-def _hashed(fields: bytes) -> bytes:
+def hashed(fields: bytes) -> bytes:
     """Returns a header: its fields, behind their hash."""
     return highway_hash(fields).to_bytes(8, "little") + fields
