@@ -27,6 +27,11 @@ class Kind(enum.IntEnum):
     STRING = 9
 
 
+Visits = npt.NDArray[np.int32]
+
+# So many transitions are looked up at once.
+_AT_ONCE = 16
+
 # By the lowest three bits of the tag: protobuf's wire types, and one that it does not have.
 _KINDS = np.array(
     [Kind.VARINT, Kind.FIXED, Kind.STRING, Kind.TAG, Kind.TAG, Kind.FIXED, Kind.SUBMESSAGE_END, -1]
@@ -99,41 +104,48 @@ class Automaton:
         self._is_implicit = is_implicit
         self._first = first
 
-    def run(self, transitions: bytes, max_visits: int) -> npt.NDArray[np.int64]:
+    def run(self, transitions: bytes, max_visits: int) -> Visits:
         """Returns the nodes in the order in which they are visited.
 
-        The bytes repeat in the same states, so the visits that each leads to are found out once.
+        The bytes repeat in the same states, one by one and even more so in groups: the visits that each
+        leads to are found out once.
 
         Raises:
           ValueError: There are more than `max_visits`, or a transition leads nowhere.
         """
         if len(transitions) > max_visits:
             raise ValueError(f"got {len(transitions)} transitions, more than {max_visits}")
-        count = len(self._following)
-        nodes: list[int] = []  # of all runs, one behind the other
-        base = self._follow(self._first, 0, nodes, max_visits)
-        bases = [base]
-        bounds = [0, len(nodes)]
-        known: dict[int, int] = {}
-        taken = [0]
-        for byte in transitions:
-            key = base << 8 | byte
-            run = known.get(key)
+        moves: dict[tuple[int, int], tuple[list[int], int]] = {}
+        runs: dict[tuple[int, bytes], tuple[Visits, int]] = {}
+        nodes, base = self._follow(self._first, 0, max_visits)
+        taken = [np.array(nodes, np.int32)]
+        left = max_visits - len(nodes)
+        for i in range(0, len(transitions), _AT_ONCE):
+            key = base, transitions[i : i + _AT_ONCE]
+            run = runs.get(key)
             if run is None:
-                node = base + (byte >> 2)
-                if node >= count:
-                    raise ValueError(f"a transition leads to node {node} of {count}")
-                known[key] = run = len(bases)
-                bases.append(self._follow(node, byte & 3, nodes, max_visits))
-                bounds.append(len(nodes))
-            taken.append(run)
-            base = bases[run]
-        return _join(np.array(nodes), np.array(bounds), np.array(taken), max_visits)
+                nodes = []
+                for byte in key[1]:
+                    move = moves.get((base, byte))
+                    if move is None:
+                        move = self._follow(base + (byte >> 2), byte & 3, left)
+                        moves[base, byte] = move
+                    nodes += move[0]
+                    base = move[1]
+                run = runs[key] = np.array(nodes, np.int32), base
+            taken.append(run[0])
+            left -= len(run[0])
+            if left < 0:
+                raise ValueError(f"got more than {max_visits} visits of nodes")
+            base = run[1]
+        return np.concatenate(taken)
 
-    def _follow(self, node: int, moves: int, nodes: list[int], max_visits: int) -> int:
-        """Appends the nodes visited from one on until a byte is needed; returns the base then."""
+    def _follow(self, node: int, moves: int, max_visits: int) -> tuple[list[int], int]:
+        """Returns the nodes visited from one on until a byte is needed, and the base then."""
         following, is_implicit = self._following, self._is_implicit
-        nodes.append(node)
+        if node >= len(following):
+            raise ValueError(f"a transition leads to node {node} of {len(following)}")
+        nodes = [node]
         moves += is_implicit[node]
         since = len(nodes) + len(following)
         while moves:
@@ -145,18 +157,8 @@ class Automaton:
             elif len(nodes) > since:
                 raise ValueError("the automaton runs in a circle")
         if len(nodes) > max_visits:
-            raise ValueError(f"got more than {max_visits} visits of nodes")
-        return following[node]
-
-
-def _join(nodes: Ints, bounds: Ints, taken: Ints, max_visits: int) -> npt.NDArray[np.int64]:
-    sizes = np.diff(bounds)[taken]
-    total = int(sizes.sum())
-    if total > max_visits:
-        raise ValueError(f"got {total} visits of nodes, more than {max_visits}")
-    ends = np.cumsum(sizes)
-    index = np.repeat(bounds[:-1][taken] - (ends - sizes), sizes) + np.arange(total)
-    return nodes[index]
+            raise ValueError("got more visits of nodes than there can be")
+        return nodes, following[node]
 
 
 def read(data: Bytes, position: int, num_buffers: int) -> tuple[Nodes, Automaton, int]:

@@ -12,29 +12,31 @@ from envlogger.riegeli import varints
 
 
 class Records:
-    """Records that lie one behind the other.
+    """Records, somewhere in an array.
 
     Args:
       data: All of them; uint8 of shape (n,).
-      bounds: Record i is data[bounds[i] : bounds[i + 1]]; int64 of shape (number of records + 1,).
+      begins: Where each begins; int64 of shape (number of records,).
+      ends: Where each ends; likewise.
     """
 
-    __slots__ = ("bounds", "data")
+    __slots__ = ("begins", "data", "ends")
 
-    def __init__(self, data: varints.Bytes, bounds: varints.Ints) -> None:
+    def __init__(self, data: varints.Bytes, begins: varints.Ints, ends: varints.Ints) -> None:
         self.data = data
-        self.bounds = bounds
+        self.begins = begins
+        self.ends = ends
 
     @classmethod
     def none(cls) -> Self:
         """Returns no records."""
-        return cls(np.empty(0, np.uint8), np.zeros(1, np.int64))
+        return cls(np.empty(0, np.uint8), *np.empty((2, 0), np.int64))
 
     def __len__(self) -> int:
-        return len(self.bounds) - 1
+        return len(self.begins)
 
     def __getitem__(self, i: int) -> bytes:
-        return self.data[self.bounds[i] : self.bounds[i + 1]].tobytes()
+        return self.data[self.begins[i] : self.ends[i]].tobytes()
 
     def __iter__(self) -> Iterator[bytes]:
         return map(self.__getitem__, range(len(self)))

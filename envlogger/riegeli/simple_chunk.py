@@ -37,4 +37,5 @@ def decode(data: memoryview, num_records: int, decoded_size: int) -> Records:
             f"the records have other sizes than their chunk: got {len(values)} bytes, expected "
             f"{decoded_size}"
         )
-    return Records(values, np.concatenate([[0], np.cumsum(sizes)]))
+    ends = np.cumsum(sizes)
+    return Records(values, ends - sizes, ends)

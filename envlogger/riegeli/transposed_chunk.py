@@ -13,9 +13,12 @@ would take Python a microsecond or more; so it is done for all records at once, 
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from envlogger.riegeli import automaton, compression, varints
+import numpy as np
+import numpy.typing as npt
+
+from envlogger.riegeli import automaton, compression, record_templates, varints
 from envlogger.riegeli.automaton import Kind
 from envlogger.riegeli.records import Records
 from envlogger.riegeli.varints import Bytes, Ints
@@ -57,9 +60,9 @@ def decode(data: memoryview, num_records: int, decoded_size: int, max_visits: in
     # Visits of real chunks make a byte at least, or they end a record, or follow a transition.
     likely = _VISITS_BUDGET + 2 * (decoded_size + num_records + len(transitions))
     visits = header.automaton.run(transitions, min(max_visits, likely))
-    return _Assembly(header.nodes, visits, buffers, header.buffer_sizes).join(
-        num_records, decoded_size
-    )
+    parts = header.nodes, visits, buffers, header.buffer_sizes
+    records = record_templates.assemble(*parts, num_records, decoded_size)
+    return records or _Assembly(*parts).join(num_records, decoded_size)
 
 
 class _Header:
@@ -106,7 +109,7 @@ class _Assembly:
     """
 
     def __init__(
-        self, nodes: automaton.Nodes, visits: Ints, buffers: Bytes, buffer_sizes: Ints
+        self, nodes: automaton.Nodes, visits: automaton.Visits, buffers: Bytes, buffer_sizes: Ints
     ) -> None:
         self._nodes = nodes
         self._visits = visits
@@ -135,7 +138,7 @@ class _Assembly:
         self._put_prefixes(out, begins, self._visits, self._nodes.prefix_size[self._visits])
         self._put_values(out, begins)
         self._put_lengths(out, begins)
-        return Records(out, bounds)
+        return Records(out, bounds[:-1], bounds[1:])
 
     # --- values: what visits take from buffers -----------------------------------------------------
 
@@ -182,13 +185,9 @@ class _Assembly:
           end: Where it ends.
         """
         buffer = self._buffers[begin:end]
+        if (widths < 0).all():
+            return varints.string_sizes(buffer, len(widths))
         raw = buffer.data
-        size, position = varints.read(raw, 0)
-        width = position + size
-        if width * len(widths) == len(buffer) and (widths < 0).all():
-            prefixes = buffer.reshape(-1, width)[:, :position]
-            if (prefixes == prefixes[0]).all():
-                return np.full(len(widths), width)
         found = []
         begin = 0
         for width in widths.tolist():
@@ -270,7 +269,9 @@ class _Assembly:
             follows = (sizes[here] > i + 1) * np.uint8(0x80)
             out[targets[here] + i] = (lengths[here] >> 7 * i & 0x7F).astype(np.uint8) | follows
 
-    def _put_prefixes(self, out: Bytes, targets: Ints, visits: Ints, sizes: Ints) -> None:
+    def _put_prefixes(
+        self, out: Bytes, targets: Ints, visits: npt.NDArray[Any], sizes: Ints
+    ) -> None:
         for i in range(int(sizes.max(initial=0))):
             here = np.flatnonzero(sizes > i)
             out[targets[here] + i] = self._nodes.prefix[visits[here], i]

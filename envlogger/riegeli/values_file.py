@@ -127,9 +127,11 @@ class _ValueChunk:
         return values[0]
 
     def _decode(self, start: int, stop: int) -> list[Any]:
-        bounds = self._records.bounds[start : stop + 1]
+        records = self._records
         try:
-            return storage_columns.decode(self._records.data, bounds[:-1], bounds[1:])
+            return storage_columns.decode(
+                records.data, records.begins[start:stop], records.ends[start:stop]
+            )
         except (ValueError, OverflowError) as error:
             raise self._file.corrupt(
                 self._begin + start, f"the value is damaged: {error}"

@@ -99,6 +99,34 @@ def decode_array(data: Bytes) -> npt.NDArray[np.uint64]:
     return values
 
 
+def string_sizes(data: Bytes, count: int) -> Ints:
+    """Returns how many bytes strings take that follow each other, each with its size before it.
+
+    Args:
+      data: uint8 of shape (n,).
+      count: How many strings to look at; at least one.
+
+    Raises:
+      ValueError: `data` ends before.
+    """
+    raw = data.data
+    size, begin = read(raw, 0)
+    size += begin
+    if size * count == len(data):
+        prefixes = data.reshape(count, size)[:, :begin]
+        if (prefixes == prefixes[0]).all():
+            return np.full(count, size)
+    found = []
+    position = 0
+    for _ in range(count):
+        size, begin = read(raw, position)
+        found.append(begin - position + size)
+        position = begin + size
+        if position > len(raw):
+            raise ValueError("a string does not end")
+    return np.array(found, np.int64)
+
+
 def lengths_of(values: Ints) -> Ints:
     """Returns how many bytes the varints of numbers that are not negative take."""
     lengths = np.ones(len(values), np.int64)

@@ -96,6 +96,6 @@ def _verify_chunk(file: RecordsFile, chunk: chunks.Chunk) -> None:
     records = file.read(chunk)
     if file.path.name in _OF_VALUES:
         try:
-            storage_columns.decode(records.data, records.bounds[:-1], records.bounds[1:])
+            storage_columns.decode(records.data, records.begins, records.ends)
         except (ValueError, OverflowError) as error:
             raise file.corrupt(chunk.begin, f"a value in the chunk is damaged: {error}") from error

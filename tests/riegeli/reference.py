@@ -68,7 +68,7 @@ class Chunk:
         self.node = header.varint()
         self.implicit = [node >= count for node in following]
         self.following = [node - count * (node >= count) for node in following]
-        if header.rest() or max(*self.following, self.node) >= count:
+        if header.rest() or max([*self.following, self.node]) >= count:
             raise ValueError("damaged header")
         buckets = [_Reader(chunk.take(size)) for size in bucket_sizes]
         self.buffers = []
