@@ -121,7 +121,12 @@ class _Chunk:
         for group, (template, gaps) in zip(groups, templates, strict=True):
             shape = len(group.rows), len(template)
             region = out[position : position + shape[0] * shape[1]].reshape(shape)
-            region[:] = np.frombuffer(template, np.uint8)
+            done = 0
+            for gap in gaps:
+                if gap.size > _LARGE:
+                    _put(region, done, template[done : gap.position])
+                    done = gap.position + gap.size
+            _put(region, done, template[done:])
             for gap in gaps:
                 self._fill(region, gap, taken[group.rows, gap.buffer] + gap.before)
             begins[group.rows] = position + np.arange(shape[0]) * shape[1]
@@ -226,7 +231,7 @@ class _Chunk:
         if open_messages:
             raise _IrregularError
         # So far, positions were counted from the end.
-        gaps = [gap._replace(position=total - gap.position) for gap in gaps]
+        gaps = [gap._replace(position=total - gap.position) for gap in reversed(gaps)]
         return b"".join(reversed(pieces)), gaps
 
     def _fill(self, region: Bytes, gap: _Gap, taken: Ints) -> None:
@@ -266,6 +271,11 @@ def _alike(rows: Ints, keys: npt.NDArray[Any]) -> Iterator[tuple[Ints, list[int]
         rows, keys = rows[~is_alike], keys[~is_alike]
     if len(rows):
         raise _IrregularError
+
+
+def _put(region: Bytes, position: int, content: bytes) -> None:
+    """Puts bytes into each row."""
+    region[:, position : position + len(content)] = np.frombuffer(content, np.uint8)
 
 
 def _windows(array: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ This decodes one message, whatever is in it; `storage_columns` decodes many that
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,10 @@ BUFFERS: dict[int, np.dtype[Any]] = {
 }
 STRINGS, BYTES, BIGINTS = 8, 9, 10
 
+_NATIVE = {field: dtype.newbyteorder("=") for field, dtype in (NUMBERS | BUFFERS).items()}
+_TAG_1, _TAG_2 = 0x0A, 0x12
+_UNUSUAL = object()
+
 _VARINT, _FIXED_64, _BYTES, _GROUP, _END_GROUP, _FIXED_32 = range(6)
 _Span = tuple[int, int]
 
@@ -74,6 +79,12 @@ def decode_datum(message: bytes) -> Any:
 def _decode(raw: memoryview, span: _Span, depth: int) -> Any:
     if depth > _MAX_DEPTH:
         raise ValueError(f"values are nested more than {_MAX_DEPTH} deep")
+    begin, end = span
+    if begin == end:
+        return None
+    only = _read_only_field(raw, begin, end)
+    if only and DATUM <= only[0] <= DICT:
+        return _decode_member(raw, only[0], (only[1], end), depth)
     member = 0
     spans: list[_Span] = []
     for field, wire_type, begin, end in _fields(raw, span):
@@ -84,6 +95,10 @@ def _decode(raw: memoryview, span: _Span, depth: int) -> Any:
     if not member:
         return None
     raw, span = _merge(raw, spans)
+    return _decode_member(raw, member, span, depth)
+
+
+def _decode_member(raw: memoryview, member: int, span: _Span, depth: int) -> Any:
     if member == DATUM:
         return _decode_datum(raw, span)
     if member == DICT:
@@ -112,6 +127,35 @@ def _decode_dict(raw: memoryview, span: _Span, depth: int) -> dict[Any, Any]:
 
 
 def _decode_datum(raw: memoryview, span: _Span) -> Any:
+    value = _decode_usual_datum(raw, *span)
+    return _decode_any_datum(raw, span) if value is _UNUSUAL else value
+
+
+def _decode_usual_datum(raw: memoryview, begin: int, end: int) -> Any:
+    """Decodes a `Datum` with a shape and one field of values, as EnvLogger writes them."""
+    if end - begin < 2 or raw[begin] != _TAG_1 or raw[begin + 1] >= 0x80:
+        return _UNUSUAL
+    stop = begin + 2 + raw[begin + 1]
+    if stop + 2 > end or raw[stop] != _TAG_2:
+        return _UNUSUAL
+    values = _read_only_field(raw, stop, end)
+    only = values and _read_only_field(raw, values[1], end)
+    if not only or only[1] == end:
+        return _UNUSUAL
+    shape = _decode_shape(bytes(raw[begin + 2 : stop]))
+    field, begin = only
+    if field in NUMBERS:
+        array = _decode_numbers(raw, field, [(_BYTES, (begin, end))])
+    elif field in BUFFERS:
+        array = np.frombuffer(raw[begin:end], BUFFERS[field]).astype(_NATIVE[field])
+    elif shape == SCALAR and field in (BYTES, BIGINTS, STRINGS):
+        return to_object(field, raw[begin:end])
+    else:
+        return _UNUSUAL
+    return scalar(array) if shape == SCALAR else array.reshape(shape)
+
+
+def _decode_any_datum(raw: memoryview, span: _Span) -> Any:
     dims, shape_span = _merge(raw, _spans(raw, span, 1))
     shape = decode_shape(dims, shape_span)
     raw, span = _merge(raw, _spans(raw, span, 2))
@@ -131,7 +175,7 @@ def _decode_datum(raw: memoryview, span: _Span) -> Any:
     for field, dtype in BUFFERS.items():
         spans = [span for wire_type, span in fields.get(field, ()) if wire_type == _BYTES]
         if spans and spans[-1][0] < spans[-1][1]:
-            array = np.frombuffer(raw[slice(*spans[-1])], dtype).astype(dtype.newbyteorder("="))
+            array = np.frombuffer(raw[slice(*spans[-1])], dtype).astype(_NATIVE[field])
             if is_scalar:
                 return scalar(array)
     for field in (STRINGS, BYTES, BIGINTS):
@@ -159,6 +203,11 @@ def decode_shape(raw: memoryview, span: _Span) -> tuple[int, ...]:
     return tuple(shape)
 
 
+@functools.lru_cache(256)
+def _decode_shape(raw: bytes) -> tuple[int, ...]:
+    return decode_shape(memoryview(raw), (0, len(raw)))
+
+
 def to_object(field: int, raw: memoryview) -> Any:
     """Returns the str, bytes or int that a field of STRINGS, BYTES or BIGINTS holds."""
     if field == STRINGS:
@@ -182,15 +231,29 @@ def from_varints(field: int, numbers: Any) -> Any:
 def _decode_numbers(raw: memoryview, field: int, found: list[tuple[int, _Span]]) -> Any:
     single = {_FIXED_32: 4, _FIXED_64: 8}
     size = NUMBERS[field].itemsize
-    packed = b"".join(
+    pieces = [
         raw[slice(*span)]
         for wire_type, span in found
         if wire_type == _BYTES
         or (single.get(wire_type) == size if field in FLOATS else wire_type == _VARINT)
-    )
+    ]
+    packed = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     if field in FLOATS:
-        return np.frombuffer(packed, NUMBERS[field]).astype(NUMBERS[field].newbyteorder("="))
+        return np.frombuffer(packed, NUMBERS[field]).astype(_NATIVE[field])
     return from_varints(field, varints.decode_array(np.frombuffer(packed, np.uint8)))
+
+
+def _read_only_field(raw: memoryview, begin: int, end: int) -> tuple[int, int] | None:
+    """Returns the field and where its bytes begin, of a message that is one string or submessage."""
+    if end - begin < 2:
+        return None
+    tag, size = raw[begin], raw[begin + 1]
+    begin += 2
+    if size >= 0x80:
+        size, begin = varints.read(raw, begin - 1)
+    if tag & 7 != _BYTES or tag >= 0x80 or begin + size != end:
+        return None
+    return tag >> 3, begin
 
 
 def _spans(raw: memoryview, span: _Span, wanted: int) -> list[_Span]:

@@ -15,7 +15,7 @@ from envlogger.riegeli.records import Records
 from envlogger.riegeli.records_file import RecordsFile
 
 # Values are decoded so many bytes at a time, up to so many values.
-_BLOCK_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 20
 _BLOCK_VALUES = 256
 
 

@@ -118,12 +118,18 @@ def string_sizes(data: Bytes, count: int) -> Ints:
             return np.full(count, size)
     found = []
     position = 0
-    for _ in range(count):
-        size, begin = read(raw, position)
-        found.append(begin - position + size)
-        position = begin + size
-        if position > len(raw):
-            raise ValueError("a string does not end")
+    try:
+        for _ in range(count):
+            size = raw[position]
+            begin = position + 1
+            if size >= 0x80:
+                size, begin = read(raw, position)
+            found.append(begin - position + size)
+            position = begin + size
+    except IndexError:
+        position = len(raw) + 1
+    if position > len(raw):
+        raise ValueError("a string does not end")
     return np.array(found, np.int64)
 
 
