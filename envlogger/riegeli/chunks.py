@@ -17,6 +17,7 @@ import operator
 import os
 import struct
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,7 @@ class ChunkFile:
         self._known: list[Chunk] = []
         self._lock = threading.Lock()
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._closer = weakref.finalize(self, os.close, self._descriptor)
         try:
             self.size = os.fstat(self._descriptor).st_size
             if self.size >= SIGNATURE_SIZE:
@@ -111,10 +113,8 @@ class ChunkFile:
         return self._max_chunk_bytes
 
     def close(self) -> None:
-        """Closes the file. May be called more than once."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Closes the file, as does the last reference to it. May be called more than once."""
+        self._closer()
 
     def scan(self, begin: int = 0) -> Iterator[Chunk]:
         """Yields the chunks from `begin` on, where one must begin, to the end of the file.
@@ -211,7 +211,7 @@ class ChunkFile:
 
     def corrupt(self, position: int, what: str) -> errors.CorruptDatasetError:
         """Returns the error that says what is wrong at a position."""
-        return errors.CorruptDatasetError(f"{self.path}, offset {position}: {what}.")
+        return corrupt(self.path, position, what)
 
     def _check_signature(self) -> None:
         if self._read_block_header(0) is None:
@@ -273,6 +273,11 @@ class ChunkFile:
                 raise TruncatedError
             position += expected
         return read
+
+
+def corrupt(path: Path, position: int, what: str) -> errors.CorruptDatasetError:
+    """Returns the error that says what is wrong in a file at a position."""
+    return errors.CorruptDatasetError(f"{path}, offset {position}: {what}.")
 
 
 def chunk_end(begin: int, data_size: int, num_records: int) -> int:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import collections
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from envlogger import errors
-from envlogger.riegeli import chunks, storage_columns
+from envlogger.riegeli import chunks, read_ahead, storage_columns
 from envlogger.riegeli.records import Records
 from envlogger.riegeli.records_file import RecordsFile
 
@@ -34,14 +35,22 @@ class ChunkCache:
         )
         self._lock = threading.Lock()
 
-    def get(self, file: RecordsFile, chunk: chunks.Chunk) -> _ValueChunk:
-        """Returns the values of a chunk, reading it where that is necessary."""
-        key = file.path, chunk.begin
+    def get(
+        self, path: Path, chunk: chunks.Chunk, read: Callable[[chunks.Chunk], Records]
+    ) -> _ValueChunk:
+        """Returns the values of a chunk.
+
+        Args:
+          path: The file it is in.
+          chunk: The chunk.
+          read: Is called where it is not here.
+        """
+        key = path, chunk.begin
         with self._lock:
             if found := self._chunks.get(key):
                 self._chunks.move_to_end(key)
                 return found
-        found = _ValueChunk(file, chunk)
+        found = _ValueChunk(path, chunk, read(chunk))
         with self._lock:
             if key not in self._chunks:
                 self._bytes += chunk.decoded_size
@@ -78,6 +87,8 @@ class ValuesFile(RecordsFile):
     ) -> None:
         super().__init__(path, verify=verify, max_chunk_bytes=max_chunk_bytes)
         self._cache = cache
+        self._ahead = read_ahead.ReadAhead()
+        self._ahead_lock = threading.Lock()
 
     def read_value(self, position: int) -> Any:
         """Returns the value at a position; a new one each time.
@@ -87,7 +98,18 @@ class ValuesFile(RecordsFile):
           CorruptDatasetError: It is damaged there.
         """
         chunk = self.locate(position)
-        return self._cache.get(self, chunk).take(position - chunk.begin)
+        return self._cache.get(self.path, chunk, self._read_chunk).take(position - chunk.begin)
+
+    def close(self) -> None:
+        """Closes the file. May be called more than once."""
+        with self._ahead_lock:
+            self._ahead.stop()
+        super().close()
+
+    def _read_chunk(self, chunk: chunks.Chunk) -> Records:
+        with self._ahead_lock:
+            pending = self._ahead.take(self, chunk)
+        return pending.result() if pending else self.read(chunk)
 
 
 class _ValueChunk:
@@ -96,10 +118,10 @@ class _ValueChunk:
     Each decoded value is handed out once: the caller may change it.
     """
 
-    def __init__(self, file: RecordsFile, chunk: chunks.Chunk) -> None:
-        self._file = file
+    def __init__(self, path: Path, chunk: chunks.Chunk, records: Records) -> None:
+        self._path = path
         self._begin = chunk.begin
-        self._records: Records = file.read(chunk)
+        self._records = records
         self._values: dict[int, Any] = {}
         self._is_used = False
         self.decoded_size = chunk.decoded_size
@@ -133,6 +155,6 @@ class _ValueChunk:
                 records.data, records.begins[start:stop], records.ends[start:stop]
             )
         except (ValueError, OverflowError) as error:
-            raise self._file.corrupt(
-                self._begin + start, f"the value is damaged: {error}"
+            raise chunks.corrupt(
+                self._path, self._begin + start, f"the value is damaged: {error}"
             ) from error

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import multiprocessing
 import os
 import shutil
 import sys
@@ -16,7 +17,7 @@ import riegeli_samples as samples
 import envlogger
 from envlogger import errors
 from envlogger.backends import riegeli_backend_reader
-from envlogger.riegeli import log, records_file
+from envlogger.riegeli import log, read_ahead, records_file, storage
 from envlogger.testing.comparison import assert_same
 
 
@@ -228,6 +229,53 @@ def test_opening_reads_no_steps(monkeypatch):
     read.clear()
     assert reader.steps[60].timestep is not None
     assert read == [log.STEPS]
+
+
+def _raw_images():
+    path = next(samples.log("images").glob(f"*/{log.STEPS}"))
+    with records_file.RecordsFile(path) as file:
+        return [storage.decode(record) for _, record in file.read_all()]
+
+
+def test_what_is_read_ahead_is_the_same(monkeypatch):
+    monkeypatch.setattr(read_ahead, "_DEPTH", 2)
+    expected = [value[0][3] for value in _raw_images()]
+    assert expected[0].nbytes > 20_000
+    reader = envlogger.Reader(samples.log("images"))
+    for _ in range(2):
+        assert_same([step.timestep.observation for step in reader.steps], expected)
+        reader.close()
+    # Whoever comes after a fork has none of the threads.
+    iterator = iter(reader.steps)
+    for i in range(len(expected) // 2):
+        assert_same(next(iterator).timestep.observation, expected[i])
+    context = multiprocessing.get_context("fork")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads: just that
+        child = context.Process(target=_check_rest, args=(iterator, expected[i + 1 :]))
+        child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    _check_rest(iterator, expected[i + 1 :])
+
+
+def _check_rest(iterator, expected):
+    assert_same([step.timestep.observation for step in iterator], expected)
+
+
+def test_damage_that_was_read_ahead_is_told_where_it_is(copy_of, monkeypatch):
+    monkeypatch.setattr(read_ahead, "_DEPTH", 4)
+    directory, shard = copy_of("images")
+    with records_file.RecordsFile(shard / log.STEPS) as file:
+        chunks = [chunk for chunk in file.scan() if chunk.num_records]
+    assert len(chunks) > 2
+    _flip(shard / log.STEPS, chunks[-1].begin + 60)
+    reader = riegeli_backend_reader.RiegeliBackendReader(directory, verify=True)
+    whole = len(reader.steps) - chunks[-1].num_records
+    iterator = iter(reader.steps)
+    assert all(next(iterator).timestep is not None for _ in range(whole))
+    with pytest.raises(errors.CorruptDatasetError, match=f"offset {chunks[-1].begin}: "):
+        next(iterator)
 
 
 def test_many_shards_need_few_open_files():

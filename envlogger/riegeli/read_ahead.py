@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the chunks that are likely to be wanted next, in threads.
+
+Decompressing takes most of the time of steps that are large, such as images, and needs no interpreter: so
+on several cores it need not be waited for.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import itertools
+import os
+
+from envlogger import errors
+from envlogger.riegeli import chunks
+from envlogger.riegeli.records import Records
+from envlogger.riegeli.records_file import RecordsFile
+
+# Smaller records keep the interpreter busy instead: threads would only wait for each other.
+_LEAST_MEAN_SIZE = 4096
+_CORES = len(os.sched_getaffinity(0))
+_DEPTH = min(_CORES, 4) if _CORES > 1 else 0
+
+
+class ReadAhead:
+    """Begins to read the next chunks of a file where they are asked for in order.
+
+    Not safe to share between threads.
+    """
+
+    def __init__(self) -> None:
+        self._next = -1
+        self._pending: dict[int, concurrent.futures.Future[Records]] = {}
+        self._process = os.getpid()
+
+    def take(
+        self, file: RecordsFile, chunk: chunks.Chunk
+    ) -> concurrent.futures.Future[Records] | None:
+        """Returns the records of a chunk, if these are being read; begins to read the next ones."""
+        if self._process != os.getpid():  # after a fork, nobody works on them
+            self._pending.clear()
+            self._process = os.getpid()
+        pending = self._pending.pop(chunk.begin, None)
+        if chunk.begin == self._next and chunk.decoded_size >= _LEAST_MEAN_SIZE * chunk.num_records:
+            self._read_following(file, chunk)
+        elif pending is None:
+            self.stop()
+        self._next = chunk.end
+        return pending
+
+    def stop(self) -> None:
+        """Returns once nothing is read any more."""
+        for future in self._pending.values():
+            future.cancel()
+        if self._process == os.getpid():
+            concurrent.futures.wait(self._pending.values())
+        self._pending.clear()
+
+    def _read_following(self, file: RecordsFile, chunk: chunks.Chunk) -> None:
+        # Whoever asks for a chunk that is damaged or torn is told then.
+        with contextlib.suppress(chunks.TruncatedError, errors.CorruptDatasetError):
+            for following in itertools.islice(file.scan(chunk.end), _DEPTH):
+                if following.begin not in self._pending:
+                    future = _threads(os.getpid()).submit(file.read, following)
+                    self._pending[following.begin] = future
+
+
+@functools.lru_cache(1)
+def _threads(process: int) -> concurrent.futures.ThreadPoolExecutor:
+    """Returns the threads of this process."""
+    return concurrent.futures.ThreadPoolExecutor(_DEPTH, "envlogger-read-ahead")
