@@ -19,7 +19,7 @@ from envlogger.riegeli import chunks, log, values_file
 from envlogger.riegeli.varints import Ints
 
 # Chunks of so many bytes, decompressed, are kept.
-_CACHE_BYTES = 32 << 20
+_CACHE_BYTES = 128 << 20
 _MAX_OPEN_FILES = 16
 
 _STEP_TYPES = {int(step_type): step_type for step_type in dm_env.StepType}

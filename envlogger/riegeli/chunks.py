@@ -104,7 +104,7 @@ class ChunkFile:
             if self.size >= SIGNATURE_SIZE:
                 self._check_signature()
         except BaseException:
-            self.close()
+            self._closer()
             raise
 
     @property

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,20 +44,35 @@ class Decompressor:
         Raises:
           ValueError: The block is damaged, or larger than the budget that is left.
         """
+        return self.join([block])[0]
+
+    def join(self, blocks: Sequence[memoryview]) -> tuple[varints.Bytes, list[int]]:
+        """Returns blocks, decompressed and joined, and the size of each.
+
+        Raises:
+          ValueError: As when one is decompressed.
+        """
         if self._into is None:
-            return np.frombuffer(block, np.uint8)
-        size, begin = varints.read(block, 0)
-        self._budget -= size
+            joined = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+            return np.frombuffer(joined, np.uint8), [len(block) for block in blocks]
+        starts = [varints.read(block, 0) for block in blocks]
+        sizes = [size for size, _ in starts]
+        self._budget -= sum(sizes)
         if self._budget < 0:
-            raise ValueError(f"a compressed block says that it holds {size} bytes, more than fits")
-        out = np.empty(size, np.uint8)
-        try:
-            got = self._into(block[begin:], out)
-        except _decompression_error() as error:
-            raise ValueError(f"a compressed block is damaged: {error}") from error
-        if got != size:
-            raise ValueError(f"a compressed block holds {got} bytes, but says {size}")
-        return out
+            raise ValueError(
+                f"compressed blocks say that they hold {sum(sizes)} bytes, more than fit"
+            )
+        out = np.empty(sum(sizes), np.uint8)
+        end = 0
+        for block, (size, begin) in zip(blocks, starts, strict=True):
+            end += size
+            try:
+                got = self._into(block[begin:], out[end - size : end])
+            except _decompression_error() as error:
+                raise ValueError(f"a compressed block is damaged: {error}") from error
+            if got != size:
+                raise ValueError(f"a compressed block holds {got} bytes, but says {size}")
+        return out, sizes
 
 
 @functools.cache

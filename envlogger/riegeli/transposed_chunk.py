@@ -30,7 +30,6 @@ _LONG = 24
 # Besides its records, a chunk decompresses to their structure. Real ones stay far below this.
 _BUDGET = 1 << 20
 _VISITS_BUDGET = 1 << 16
-_NO_BYTES = np.empty(0, np.uint8)
 # Protobuf itself stops at 100.
 _MAX_DEPTH = 1000
 
@@ -84,15 +83,15 @@ class _Header:
         for size in self.bucket_sizes.tolist():
             if size > len(data) - position:
                 raise ValueError(f"a bucket takes {size} bytes; the chunk ends before")
-            buckets.append(decompress(data[position : position + size]))
+            buckets.append(data[position : position + size])
             position += size
-        joined = buckets[0] if len(buckets) == 1 else np.concatenate([*buckets, _NO_BYTES])
+        joined, sizes = decompress.join(buckets)
         if self.buffer_sizes.max(initial=0) > len(joined) or self.buffer_sizes.sum() != len(joined):
             raise ValueError(
                 f"the buffers have other sizes than the {len(joined)} bytes of buckets"
             )
         # Buffers do not lie across buckets.
-        ends = np.cumsum([len(bucket) for bucket in buckets])
+        ends = np.cumsum(sizes, dtype=np.int64)
         if not np.isin(ends, np.append(np.cumsum(self.buffer_sizes), 0)).all():
             raise ValueError("a buffer is in two buckets")
         return joined, position

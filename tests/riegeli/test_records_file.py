@@ -194,7 +194,7 @@ def _lie(path, chunk_type, data, num_records, decoded_size):
         (chunks.SIMPLE, b"\x00\x0a" + b"\xff" * 9 + b"\x01abc", 1, 3, "above"),
         (chunks.SIMPLE, b"\x01\x01\x03abc", 1, 3, "compression 0x1"),
         # 1 GB of records, which there are not.
-        (chunks.SIMPLE, b"z\x06\x80\x80\x80\x80\x04x", 1, 1 << 28, "more than fits"),
+        (chunks.SIMPLE, b"z\x06\x80\x80\x80\x80\x04x", 1, 1 << 28, "more than fit"),
         (chunks.SIMPLE, b"s\x06\x80\x80\x80\x80\x01x", 1, 1 << 28, "damaged"),
         (chunks.TRANSPOSED, b"\x00\x02\xff\xff", 1, 1, "does not end"),
         (chunks.TRANSPOSED, b"\x00\x03\xff\xff\x03", 1, 1, "does not end"),
