@@ -133,7 +133,8 @@ class Shard:
 
 def is_log(directory: str | os.PathLike[str]) -> bool:
     """Returns whether EnvLogger 1.x wrote a directory with its Riegeli backend."""
-    return (Path(directory) / METADATA).is_file() or bool(_shard_paths(directory))
+    path = Path(directory).expanduser()
+    return (path / METADATA).is_file() or bool(_shard_paths(path))
 
 
 def open_shards(directory: str | os.PathLike[str], max_chunk_bytes: int) -> list[Shard]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pytest
 import riegeli_samples as samples
 
 from envlogger import errors
-from envlogger.riegeli import chunk_writer, chunks, records_file, varints
+from envlogger.riegeli import chunk_writer, chunks, record_templates, records_file, varints
 from envlogger.riegeli.highway_hash import highway_hash
 
 _U = chunks.USABLE
@@ -67,6 +68,23 @@ def test_records_of_real_files(path):
     found, is_whole = _read(path)
     assert [record for _, record in found[: len(expected)]] == expected
     assert is_whole == (path.stem != "killed_arrayrecord_prefix")
+
+
+@pytest.mark.parametrize("path", samples.with_records(), ids=lambda path: path.stem)
+def test_records_that_are_not_alike_need_no_templates(path, monkeypatch):
+    monkeypatch.setattr(record_templates, "assemble", lambda *arguments: None)
+    expected = samples.records_of(path)
+    assert [record for _, record in _read(path)[0][: len(expected)]] == expected
+
+
+def test_templates_are_used_where_records_are_alike():
+    used = []
+    for path in samples.log("catch_default").glob("*/steps.riegeli"):
+        with records_file.RecordsFile(path) as file:
+            used += [file.read(chunk) for chunk in file.scan() if chunk.num_records]
+    # Then records do not lie in order: those that are alike are side by side.
+    assert used
+    assert all((np.diff(records.begins) < 0).any() for records in used)
 
 
 @pytest.mark.parametrize("case", [*samples.CASES, *samples.KILLED, "images"])
