@@ -154,7 +154,11 @@ def _make_backend(
     if backend is None and log.is_log(source):
         backend = backend_type.BackendType.RIEGELI
     if backend == backend_type.BackendType.RIEGELI:
-        return riegeli_backend_reader.RiegeliBackendReader(source)
+        if split is not None:
+            raise errors.OptionError(
+                f"split: got {split!r}; {source} has none, as EnvLogger 1.x wrote."
+            )
+        return riegeli_backend_reader.RiegeliBackendReader(source, cache_bytes=cache_bytes)
     if backend in (None, backend_type.BackendType.TFDS):
         return tfds_backend_reader.TFDSBackendReader(source, split, cache_bytes=cache_bytes)
     raise errors.OptionError(

@@ -4,29 +4,31 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import dm_env
 import numpy as np
+import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.backends import backend_reader
 from envlogger.riegeli import chunks, log, values_file
 from envlogger.riegeli.varints import Ints
 
-# Chunks of so many bytes, decompressed, are kept.
-_CACHE_BYTES = 128 << 20
+DEFAULT_CACHE_BYTES = 128 << 20
 _MAX_OPEN_FILES = 16
 
 _STEP_TYPES = {int(step_type): step_type for step_type in dm_env.StepType}
 
 
 class RiegeliBackendReader(backend_reader.BackendReader):
-    """Reads a log that EnvLogger 1.0 to 1.3 wrote with its Riegeli backend. Safe to share by threads.
+    """Reads a log that EnvLogger 1.0 to 1.3 wrote with its Riegeli backend.
 
     What a writer that was killed left is read as far as it goes, with a `LogWarning` that says what is
     missing. That may be more than EnvLogger showed: steps that it had not indexed yet are there; and
@@ -38,6 +40,10 @@ class RiegeliBackendReader(backend_reader.BackendReader):
         the files. Those of headers, of indexes and of the metadata are checked always.
       max_chunk_bytes: A chunk that says it has more is an error: reading it would take a few times
         that much memory.
+      cache_bytes: How much memory to take for the chunks that were used last. The very last one is kept
+        in any case.
+
+    Threads may share a reader. It can be pickled, and used after a fork.
 
     Raises:
       DatasetError: The directory does not hold such a log.
@@ -51,10 +57,12 @@ class RiegeliBackendReader(backend_reader.BackendReader):
         *,
         verify: bool = False,
         max_chunk_bytes: int = chunks.MAX_CHUNK_BYTES,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
         self._directory = Path(os.path.abspath(os.path.expanduser(os.fspath(data_directory))))
         self._verify = verify
         self._max_chunk_bytes = max_chunk_bytes
+        self._cache_bytes = cache_bytes
         if not log.is_log(self._directory):
             raise errors.DatasetError(
                 f"{self._directory}: got a directory without {log.METADATA}, expected one that "
@@ -65,9 +73,12 @@ class RiegeliBackendReader(backend_reader.BackendReader):
         counts = [len(shard.positions) for shard in self._shards]
         # The index of the first step of each shard, and the number of all steps.
         self._shard_starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self._lock = threading.RLock()
         self._known_episodes: _Episodes | None = None
-        self._cache = values_file.ChunkCache(_CACHE_BYTES)
+        self._open()
+
+    def _open(self) -> None:
+        self._lock = threading.RLock()
+        self._cache = values_file.ChunkCache(self._cache_bytes)
         self._files: collections.OrderedDict[tuple[int, str], values_file.ValuesFile] = (
             collections.OrderedDict()
         )
@@ -84,12 +95,28 @@ class RiegeliBackendReader(backend_reader.BackendReader):
             self._files.clear()
             self._cache.clear()
 
+    def episode_lengths(self) -> npt.NDArray[np.int64]:
+        """Returns the number of steps of each episode, int64 (N,)."""
+        episodes = self._episodes()
+        return episodes.stops - episodes.starts
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what the reader knows, but no open file and no step."""
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("_lock", "_cache", "_files")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Opens the reader elsewhere."""
+        self.__dict__.update(state)
+        self._open()
+
     def _copy(self) -> Self:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", log.LogWarning)  # it was said once
-            return type(self)(
-                self._directory, verify=self._verify, max_chunk_bytes=self._max_chunk_bytes
-            )
+        twin = type(self).__new__(type(self))
+        twin.__setstate__(self.__getstate__())
+        return twin
 
     def _get_num_steps(self) -> int:
         return int(self._shard_starts[-1])
@@ -100,16 +127,24 @@ class RiegeliBackendReader(backend_reader.BackendReader):
     def _get_nth_step(self, i: int) -> step_data.StepData:
         shard = int(np.searchsorted(self._shard_starts, i, side="right")) - 1
         position = int(self._shards[shard].positions[i - self._shard_starts[shard]])
+        return next(self._read_steps(shard, [position]))
+
+    def _scan_steps(self, indices: range) -> Iterator[step_data.StepData]:
+        shards = np.searchsorted(self._shard_starts, indices, side="right") - 1
+        changes = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(indices)]
+        for start, stop in itertools.pairwise(changes):
+            if start < stop:
+                shard = int(shards[start])
+                local = np.array(indices[start:stop]) - self._shard_starts[shard]
+                yield from self._read_steps(shard, self._shards[shard].positions[local].tolist())
+
+    def _read_steps(self, shard: int, positions: list[int]) -> Iterator[step_data.StepData]:
         file = self._file(shard, log.STEPS)
         try:
-            return _to_step_data(file.read_value(position))
+            for position, value in zip(positions, file.read_values(positions), strict=True):
+                yield _to_step_data(value, file, position)
         except chunks.TruncatedError:
-            raise file.corrupt(position, "the file has become shorter") from None
-        except (TypeError, LookupError, ValueError) as error:
-            raise file.corrupt(
-                position,
-                f"expected a step, (timestep, action, custom_data), got another value: {error}",
-            ) from error
+            raise file.corrupt(file.size, "the file has become shorter") from None
 
     def _get_nth_episode_info(
         self, i: int, include_metadata: bool = False
@@ -124,7 +159,8 @@ class RiegeliBackendReader(backend_reader.BackendReader):
 
     def _read_episode_metadata(self, shard: int, position: int) -> Any:
         try:
-            return self._file(shard, log.EPISODE_METADATA).read_value(position)
+            (metadata,) = self._file(shard, log.EPISODE_METADATA).read_values([position])
+            return metadata
         except (FileNotFoundError, chunks.TruncatedError):
             path = self._shards[shard].path / log.EPISODE_METADATA
             warnings.warn(
@@ -213,12 +249,17 @@ class _Episodes(NamedTuple):
     metadata_positions: Ints
 
 
-def _to_step_data(value: Any) -> step_data.StepData:
-    timestep, action, custom_data = value
-    step_type, reward, discount, observation = timestep
-    return step_data.StepData(
-        dm_env.TimeStep(_STEP_TYPES[step_type], reward, discount, observation), action, custom_data
-    )
+def _to_step_data(value: Any, file: values_file.ValuesFile, position: int) -> step_data.StepData:
+    try:
+        timestep, action, custom_data = value
+        step_type, reward, discount, observation = timestep
+        timestep = dm_env.TimeStep(_STEP_TYPES[step_type], reward, discount, observation)
+    except (TypeError, LookupError, ValueError) as error:
+        raise file.corrupt(
+            position,
+            f"expected a step, (timestep, action, custom_data), got another value: {error}",
+        ) from error
+    return step_data.StepData(timestep, action, custom_data)
 
 
 __all__ = ["RiegeliBackendReader"]

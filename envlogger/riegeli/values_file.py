@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +90,20 @@ class ValuesFile(RecordsFile):
         self._ahead = read_ahead.ReadAhead()
         self._ahead_lock = threading.Lock()
 
-    def read_value(self, position: int) -> Any:
-        """Returns the value at a position; a new one each time.
+    def read_values(self, positions: Iterable[int]) -> Iterator[Any]:
+        """Yields the values at some positions; new ones each time.
 
         Raises:
           TruncatedError: The file ends before.
           CorruptDatasetError: It is damaged there.
         """
-        chunk = self.locate(position)
-        return self._cache.get(self.path, chunk, self._read_chunk).take(position - chunk.begin)
+        begin = end = 0
+        for position in positions:
+            if not begin <= position < end:
+                chunk = self.locate(position)
+                values = self._cache.get(self.path, chunk, self._read_chunk)
+                begin, end = chunk.begin, chunk.begin + chunk.num_records
+            yield values.take(position - begin)
 
     def close(self) -> None:
         """Closes the file. May be called more than once."""

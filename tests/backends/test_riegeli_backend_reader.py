@@ -6,6 +6,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import os
+import pickle
 import shutil
 import sys
 import warnings
@@ -200,6 +201,30 @@ def test_values_belong_to_the_caller():
             step.custom_data.clear()
     expected = samples.Expected("catch_default").steps
     _same(list(reader.steps), expected)
+
+
+def test_it_can_be_pickled():
+    with pytest.warns(log.LogWarning):
+        reader, lengths = _open(samples.log("killed_flush10"))
+    # What is missing was said; so this warns no more.
+    twin = pickle.loads(pickle.dumps(reader))
+    assert [len(episode) for episode in twin.episodes] == lengths
+    assert twin.episode_lengths().tolist() == lengths
+    _same(list(twin.steps), list(reader.steps))
+
+
+@pytest.mark.parametrize("case", ["catch_shards", "opt_transpose_smallchunk"])
+def test_slices_cross_shards(case):
+    expected = samples.Expected(case).steps
+    reader = envlogger.Reader(samples.log(case))
+    for part in (slice(None), slice(15, 45), slice(3, 60, 7), slice(50, 5, -3), slice(9, 9)):
+        _same(reader.steps[part], expected[part])
+        _same(list(reversed(reader.steps))[part], expected[::-1][part])
+
+
+def test_logs_have_no_splits():
+    with pytest.raises(errors.OptionError, match="split: got 'train'"):
+        envlogger.Reader(samples.log("catch_default"), "train")
 
 
 def test_threads_may_share_it_and_copies_are_independent():
