@@ -39,6 +39,8 @@ PADDING = ord("p")
 SIMPLE = ord("r")
 TRANSPOSED = ord("t")
 
+_MOST_UNPADDED = 1 << 16
+
 # Linux takes so many at most.
 _PARTS_AT_ONCE = 1024
 
@@ -177,7 +179,9 @@ class ChunkFile:
             raise self.corrupt(begin, "the header of the chunk does not fit its hash")
         num_records = packed >> 8
         limit = self._max_chunk_bytes
-        if data_size > limit or decoded_size > limit or num_records > limit // 8:
+        # Padding makes chunks as long as they have records; the last one may lack it.
+        most_records = min(limit // 8, max(self.size, _MOST_UNPADDED))
+        if data_size > limit or decoded_size > limit or num_records > most_records:
             raise self.corrupt(
                 begin,
                 f"the chunk has {data_size} bytes, decoded {decoded_size}, of {num_records} records; "

@@ -22,6 +22,8 @@ from envlogger.riegeli.varints import Bytes, Ints
 
 # With more kinds of records than that it takes longer than without templates.
 _MAX_GROUPS = 64
+# Of all templates together: they are made node by node.
+_MAX_NODES = 1 << 17
 # Records times buffers.
 _MAX_TABLE = 1 << 23
 # Values of more bytes are copied one by one.
@@ -258,6 +260,8 @@ def _group_by_path(visits: Visits, stops: Ints) -> list[_Group]:
             groups.append(_Group(alike, path, []))
             if len(groups) > _MAX_GROUPS:
                 raise _IrregularError
+    if sum(len(group.path) for group in groups) > _MAX_NODES:
+        raise _IrregularError
     return groups
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -231,6 +232,15 @@ def test_chunks_that_are_too_large_are_errors(tmp_path, field):
     path = _lie(tmp_path / "file", chunks.SIMPLE, bytes(sizes[0]), sizes[1], sizes[2])
     with pytest.raises(errors.CorruptDatasetError, match=r"offset 64: .*max_chunk_bytes=4095"):
         _read(path, max_chunk_bytes=4095)
+
+
+def test_chunks_that_say_they_have_many_records_are_errors(tmp_path):
+    # A compressed chunk of a few bytes could hold millions of records without bytes.
+    path = tmp_path / "file"
+    _lie(path, chunks.SIMPLE, b"\0", 10_000_000, 0)
+    os.truncate(path, 1000)
+    with pytest.raises(errors.CorruptDatasetError, match="10000000 records"):
+        _read(path)
 
 
 def test_automata_that_run_in_circles_are_errors(tmp_path):
