@@ -33,8 +33,8 @@ class Reader:
                     step.timestep.observation
 
     Args:
-      data_directory: What was passed to `EnvLogger` as such, or the `InMemoryBackendWriter` that a
-        run was logged into.
+      data_directory: What was passed to `EnvLogger` as such (to EnvLogger 1.0 to 1.3, too, whose logs in
+        Riegeli files are recognised), or the `InMemoryBackendWriter` that a run was logged into.
       split: The split to read; None for all of them, in the order of their names.
       backend: A `BackendReader`, used as it is; or which kind of data `data_directory` is.
       cache_bytes: How much memory to take for the episodes that were used last: where all that is read
@@ -140,7 +140,7 @@ class Reader:
             self._backend.close()
             raise errors.CorruptDatasetError(
                 f"The metadata of the run holds damaged environment_specs: {error}. Restore "
-                "metadata.json from a copy."
+                "its file (metadata.json, metadata.riegeli) from a copy."
             ) from error
 
 
