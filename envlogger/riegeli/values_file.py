@@ -18,6 +18,8 @@ from envlogger.riegeli.records_file import RecordsFile
 # Values are decoded so many bytes at a time, up to so many values.
 _BLOCK_BYTES = 1 << 20
 _BLOCK_VALUES = 256
+# So much is kept of what is read in order.
+_IN_ORDER_BYTES = 8 << 20
 
 
 class ChunkCache:
@@ -30,6 +32,7 @@ class ChunkCache:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
+        self._last = Path(), -1, -1
         self._chunks: collections.OrderedDict[tuple[Path, int], _ValueChunk] = (
             collections.OrderedDict()
         )
@@ -55,6 +58,14 @@ class ChunkCache:
             if key not in self._chunks:
                 self._bytes += chunk.decoded_size
             self._chunks[key] = found
+            # Read in order, a chunk is done with when the next one comes. To use its memory again is
+            # cheaper than to take other memory.
+            before = self._last
+            self._last = path, chunk.begin, chunk.end
+            is_in_order = before[0] == path and before[2] == chunk.begin
+            if is_in_order and self._bytes > _IN_ORDER_BYTES:
+                passed = self._chunks.pop(before[:2], None)
+                self._bytes -= passed.decoded_size if passed else 0
             while self._bytes > self._max_bytes and len(self._chunks) > 1:
                 _, oldest = self._chunks.popitem(last=False)
                 self._bytes -= oldest.decoded_size
@@ -128,7 +139,7 @@ class _ValueChunk:
         self._begin = chunk.begin
         self._records = records
         self._values: dict[int, Any] = {}
-        self._is_used = False
+        self._next = 0
         self.decoded_size = chunk.decoded_size
         mean = chunk.decoded_size // max(chunk.num_records, 1) + 1
         self._block = max(1, min(_BLOCK_BYTES // mean, _BLOCK_VALUES))
@@ -139,12 +150,11 @@ class _ValueChunk:
             return self._values.pop(i)
         except KeyError:
             pass
-        if not self._is_used and i:
-            # Perhaps it is the only one that is wanted here.
-            self._is_used = True
+        if i != self._next:  # perhaps it is the only one that is wanted here
+            self._next = i + 1
             return self._decode(i, i + 1)[0]
-        self._is_used = True
         stop = min(i + self._block, len(self._records))
+        self._next = stop
         try:
             values = self._decode(i, stop)
         except errors.CorruptDatasetError:
