@@ -13,6 +13,8 @@ ifneq ($(PYTHON),)
 VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 endif
 RUN := $(VENV)/bin/python -m
+# Beam and what else is tested want different versions of protobuf.
+BEAM_VENV := $(VENV)-beam
 
 .PHONY: help
 help:
@@ -29,12 +31,13 @@ demo: $(VENV)/.has-demo
 	@$(VENV)/bin/python examples/demo.py
 
 .PHONY: test
-test: $(VENV)/.has-all
+test: $(VENV)/.has-all $(BEAM_VENV)/.has-test-beam
 	@$(RUN) ruff format --check --quiet . || \
 		{ echo "error: not formatted; run: $(RUN) ruff format ." >&2; exit 1; }
 	@$(RUN) ruff check --quiet .
 	@$(RUN) mypy --strict --no-error-summary
 	@$(RUN) pytest --quiet
+	@$(BEAM_VENV)/bin/python -m pytest --quiet tests/beam
 
 .PHONY: test-all-pythons
 test-all-pythons:
@@ -63,6 +66,10 @@ clean:
 $(VENV)/.has-all: pyproject.toml
 	@.ci/set_up $(VENV) all $(PYTHON)
 	@touch $(VENV)/.has-demo $@
+
+$(BEAM_VENV)/.has-test-beam: pyproject.toml
+	@.ci/set_up $(BEAM_VENV) test-beam $(PYTHON)
+	@touch $@
 
 $(VENV)/.has-demo: pyproject.toml
 	@.ci/set_up $(VENV) demo $(PYTHON)
