@@ -23,7 +23,7 @@ _CONFIG = rlds_base.DatasetConfig(
 _CASES = ("opt_brotli", "opt_simple_smallchunk", "v13codec_catch")
 
 
-class Catch(tfds.core.GeneratorBasedBuilder):
+class LogsOfEnvLogger1(tfds.core.GeneratorBasedBuilder):
     """What a user writes to make a dataset of logs."""
 
     VERSION = tfds.core.Version("1.0.0")

@@ -11,7 +11,7 @@ from tensorflow_datasets.rlds import rlds_base
 beam = tfds.core.lazy_imports.apache_beam
 
 
-class CatchByBeam(riegeli_builder.Catch):
+class LogsByBeam(riegeli_builder.LogsOfEnvLogger1):
     """The builder, whose examples are a collection of Beam's."""
 
     def _generate_examples(self, path):
@@ -20,8 +20,8 @@ class CatchByBeam(riegeli_builder.Catch):
 
 @pytest.mark.filterwarnings("ignore")  # Beam's and TFDS's own
 def test_tfds_makes_datasets_of_logs(tmp_path, monkeypatch):
-    monkeypatch.setattr(CatchByBeam, "logs", tmp_path / "logs")
-    builder = CatchByBeam(data_dir=tmp_path / "data", file_format="array_record")
+    monkeypatch.setattr(LogsByBeam, "logs", tmp_path / "logs")
+    builder = LogsByBeam(data_dir=tmp_path / "data", file_format="array_record")
     options = beam.options.pipeline_options.PipelineOptions(["--runner=DirectRunner"])
 
     riegeli_builder.check(
