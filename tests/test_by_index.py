@@ -363,7 +363,9 @@ def test_pytorch_windows(run):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_grain(run, workers):
     import grain
+    from absl import flags
 
+    flags.FLAGS.mark_as_parsed()  # Grain's workers ask for flags, which programs of absl parse
     transitions = envlogger.Transitions(run, fields=["observation", "action"])
     dataset = grain.MapDataset.source(transitions).shuffle(seed=1).batch(5).to_iter_dataset()
     if workers:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,10 +43,17 @@ def encode_all(pictures: Sequence[npt.NDArray[np.uint8]], encoding: str) -> list
 
 
 def map_in_threads(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
-    """Returns what a function that lets go of the GIL makes of items, on as many cores as there are."""
-    if len(items) < 2:
-        return list(map(function, items))
-    return list(_threads().map(function, items))
+    """Returns what a function that calls OpenCV makes of items, on as many cores as there are."""
+
+    def call(item: T) -> U:
+        with _permits:
+            return function(item)
+
+    # OpenCV takes a lock when a thread that used it ends, and a fork at that moment has the lock for
+    # ever. So it is used by threads that do not end.
+    if len(items) < 2 and threading.current_thread() is threading.main_thread():
+        return list(map(call, items))
+    return list(_threads().map(call, items))
 
 
 def decode(data: memoryview, channels: int) -> npt.NDArray[np.uint8]:
@@ -86,12 +94,35 @@ def _settings(encoding: str) -> list[int]:
     return [cv2.IMWRITE_PNG_COMPRESSION, 1, *strategy]
 
 
+_NUM_THREADS = len(os.sched_getaffinity(0))
+# Whoever is in OpenCV has one of these, the main thread included; whoever forks takes them all.
+_permits = threading.Semaphore(_NUM_THREADS + 1)
+
+
 @functools.cache
 def _threads() -> futures.ThreadPoolExecutor:
     from concurrent import futures
 
-    return futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    return futures.ThreadPoolExecutor(_NUM_THREADS)
 
 
-# A fork has the executor, but none of its threads.
-os.register_at_fork(after_in_child=_threads.cache_clear)
+def _before_fork() -> None:
+    for _ in range(_NUM_THREADS + 1):
+        _permits.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _permits.release(_NUM_THREADS + 1)
+
+
+def _after_fork_in_child() -> None:
+    global _permits
+    _permits = threading.Semaphore(_NUM_THREADS + 1)
+    _threads.cache_clear()  # a fork has the executor, but none of its threads
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
