@@ -3,6 +3,7 @@
 
 from envlogger.backends.backend_type import BackendType
 from envlogger.backends.schedulers import Scheduler
+from envlogger.conversion.converting import convert
 from envlogger.environment_logger import EnvLogger
 from envlogger.reader import Reader
 from envlogger.step_data import StepData
@@ -16,6 +17,8 @@ __all__ = [
     "BackendType",
     "Scheduler",
     "recover",
+    # Converting
+    "convert",
     # Reading
     "Reader",
     "StepData",
