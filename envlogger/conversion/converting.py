@@ -106,7 +106,7 @@ class _Conversion:
             self._identity = source.info.identity
         self._file_format = file_format
         self._max_episodes = max_episodes_per_file
-        self._known = schema.Schema()  # the features of all tasks that are done
+        self._known: schema.Schema | None = None  # the features of all tasks that are done
         parent, name = os.path.split(target)
         self._staging = os.path.join(parent, f"{_STAGING}{name}")
         self._of = {
@@ -172,7 +172,7 @@ class _Conversion:
         with Progress(tasks, todo, progress) as bar:
             while todo:
                 for task, result in pool.run(
-                    self._source, todo, place, num_workers, lambda: self._known, bar.add
+                    self._source, todo, place, num_workers, self._known_schema, bar.add
                 ):
                     work.add(task, result)
                     self._known = _united([Result([], self._known), result])
@@ -181,11 +181,14 @@ class _Conversion:
                     task
                     for task in tasks
                     if (of := work.results[task].schema) is not None
-                    and not growing_schema.is_same(of, self._known)
+                    and not growing_schema.is_same(of, self._known_schema())
                 ]
                 bar.again(todo)
         results = [work.results[task] for task in tasks]
         self._finish(work, tasks, results)
+
+    def _known_schema(self) -> schema.Schema:
+        return self._known or schema.Schema()
 
     def _finish(self, work: WorkDirectory, tasks: list[Task], results: list[Result]) -> None:
         """Makes a dataset of the shards, each part of which is safe to repeat."""
@@ -205,7 +208,9 @@ class _Conversion:
                 info.shard_bytes[task.split] += part.num_bytes
                 counts.setdefault(task.split, []).extend(part.step_counts)
         if isinstance(self._source, StepSource):
-            _write_own(self._staging, self._source, work.plan["session"], _united(results))
+            of = _united(results)
+            assert of is not None, "there is an episode"
+            _write_own(self._staging, self._source, work.plan["session"], of)
             content = info.to_json()
             dataset_files.write_index(self._staging_state, "train", 0, counts["train"])
         else:
@@ -265,14 +270,14 @@ def _write_own(
     dataset_files.write_json(os.path.join(directory, dataset_files.FEATURES), of.to_json())
 
 
-def _united(results: list[Result]) -> schema.Schema:
-    """Returns the schema that all results have room in."""
+def _united(results: list[Result]) -> schema.Schema | None:
+    """Returns the schema that all results have room in; None where they have none."""
     found = None
     for result in results:
         if result.schema is None or (found and growing_schema.is_same(found, result.schema)):
             continue
         found = result.schema if found is None else growing_schema.unite(found, result.schema)
-    return schema.Schema() if found is None else found
+    return found
 
 
 def _digest(state: Any) -> str:

@@ -35,8 +35,6 @@ from envlogger.converters import spec_codec
 # In `<dataset>/data/`; Minari takes the path of that directory.
 _DATA = "data"
 _METADATA = "metadata.json"
-# What Minari itself has no other name for; the keys of episodes' infos lie beside it.
-_SPACES = ("observation_space", "action_space")
 
 
 def find(path: str) -> str | None:
@@ -81,7 +79,7 @@ class MinariSource(sources.StepSource):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Gymnasium's, about environments that are old
                 self._storage = MinariStorage.read(directory)
-                self._facts = dict(self._storage.metadata)
+                self._facts = _plain(MinariStorage.read_raw_metadata(directory))
         except ImportError as error:
             raise errors.MissingExtraError("minari", "minari", "Reading it") from error
         except Exception as error:
@@ -92,18 +90,16 @@ class MinariSource(sources.StepSource):
     @functools.cached_property
     def metadata(self) -> Mapping[str, Any]:
         """What Minari says of the dataset, and its spaces as encoded specs."""
-        facts = {key: value for key, value in self._facts.items() if key not in _SPACES}
-        observation, action = (to_spec(self._facts[name]) for name in _SPACES)
         named = {
-            "observation_spec": observation,
-            "action_spec": action,
+            "observation_spec": to_spec(self._storage.observation_space),
+            "action_spec": to_spec(self._storage.action_space),
             "reward_spec": specs.Array((), np.float64, "reward"),
             "discount_spec": specs.BoundedArray((), np.float64, 0.0, 1.0, "discount"),
         }
         encoded = {
             name: spec_codec.encode(spec) for name, spec in named.items() if spec is not None
         }
-        return {"minari": facts, "environment_specs": encoded}
+        return {"minari": self._facts, "environment_specs": encoded}
 
     @property
     def num_episodes(self) -> int:
@@ -188,6 +184,15 @@ def to_spec(space: Any) -> Any:
     if isinstance(space, spaces.Text):
         return specs.StringArray(())
     return None
+
+
+def _plain(value: Any) -> Any:
+    """Returns metadata in a form that JSON has: Minari gives authors, say, as a set."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return list(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def _whole(nest: dict[str, Any]) -> dict[str, Any] | None:
