@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from envlogger import step_data
 from envlogger.conversion.columns import Columns, Flattener, MixedError
@@ -78,17 +79,19 @@ class EpisodeEncoder:
         """
         if steps[-1].timestep.last():
             end = End.LAST
+        step_types = np.array([int(step.timestep.step_type) for step in steps], np.uint8)
         runs = self._runs_of(steps)
         shape, leaves = self._metadata_of(metadata)
         pattern = self._pattern([(count, structures) for count, structures, _ in runs])
         built = Episode(
             episode_id=episode_id,
             end=end,
-            step_types=np.array([int(step.timestep.step_type) for step in steps], np.uint8),
+            step_types=step_types,
             pattern=pattern,
             columns=self._columns(runs),
             metadata_structure=shape,
             metadata=leaves,
+            keeps_types=not _are_in_order(step_types),
         )
         self._follow_schema()
         for table, paths in zip(
@@ -175,6 +178,15 @@ class EpisodeEncoder:
     def _columns(self, runs: list[_Run]) -> dict[Path, Column | Chunks]:
         paths = dict.fromkeys(path for _, _, columns in runs for path in columns)
         return {path: _join(self._steps.features[path], runs) for path in paths}
+
+
+def _are_in_order(step_types: npt.NDArray[np.uint8]) -> bool:
+    """Whether only the first step is FIRST, if any, and only the last is LAST."""
+    inner = step_types[1:-1]
+    is_inner_mid = bool((inner == episode.MID_STEP).all())
+    is_one = len(step_types) == 1
+    begins = is_one or step_types[0] != episode.LAST_STEP
+    return is_inner_mid and begins and (is_one or step_types[-1] != episode.FIRST_STEP)
 
 
 def _leaf(column: Column) -> Any:
