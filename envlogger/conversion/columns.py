@@ -113,7 +113,7 @@ class Flattener:
         shapes = {row.shape for row in column} if isinstance(column, list) else {column.shape[1:]}
         known = self._table.features.get(path)
         is_number = code in ("b", "i", "f")
-        if known is not None and dtype != known.dtype and is_number:
+        if known is not None and dtype != known.dtype and is_number and known.dtype.kind != "c":
             # `reward = 0` among floats is stored as one of them.
             converted = _convert(column, known.dtype)
             if converted is not None:

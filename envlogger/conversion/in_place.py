@@ -12,6 +12,7 @@ to the dataset later write both.
 from __future__ import annotations
 
 import os
+import shutil
 
 from envlogger.conversion import pool
 from envlogger.conversion.dataset_source import DatasetSource
@@ -41,7 +42,10 @@ def add_format(
       OSError: It could not be written. Call it again to go on.
     """
     directory = source.path
+    state = os.path.join(directory, dataset.STATE)
+    path = os.path.join(state, f"{_WORK}-{file_format}")
     if file_format in source.info.formats:
+        shutil.rmtree(path, ignore_errors=True)  # of a process that died at the very end
         return Report.of(directory, was_done=True)
     if source.is_ours:
         target = dataset.DatasetDirectory(directory)
@@ -49,8 +53,6 @@ def add_format(
             target.finish_publishing()  # what a writer that died had begun
         finally:
             target.close()
-    state = os.path.join(directory, dataset.STATE)
-    path = os.path.join(state, f"{_WORK}-{file_format}")
     work = WorkDirectory(path, {"of": file_format}, f"To begin anew, remove {path}.")
     lock = session.Lock(state, "lock")
     try:

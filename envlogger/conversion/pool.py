@@ -8,6 +8,7 @@ nobody is there to give it tasks.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import os
@@ -140,13 +141,16 @@ class _Workers:
         for process in self._processes:
             process.wait()
             assert process.stdin is not None
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it may not have taken its task
+                process.stdin.close()
 
     def _give(self, number: int, task: Task, of: schema.Schema) -> Task:
         stream = self._processes[number].stdin
         assert stream is not None
-        stream.write(json.dumps({"task": vars(task), "schema": tasks.schema_to_json(of)}) + "\n")
-        stream.flush()
+        with contextlib.suppress(BrokenPipeError):  # its end is told by `_listen`
+            content = {"task": vars(task), "schema": tasks.schema_to_json(of)}
+            stream.write(json.dumps(content) + "\n")
+            stream.flush()
         return task
 
     def _listen(self, number: int, process: subprocess.Popen[str]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -23,11 +24,14 @@ class Progress:
 
     def __init__(self, tasks: Sequence[Task], todo: Sequence[Task], is_shown: bool | None) -> None:
         total = _count(tasks)
+        # tqdm would believe a terminal that says it has no columns and no lines.
+        columns, lines = shutil.get_terminal_size()
         self._bar: Any = tqdm.tqdm(
             total=total,
             initial=total - _count(todo),
             unit=" episodes",
-            dynamic_ncols=True,
+            ncols=columns,
+            nrows=lines,
             disable=None if is_shown is None else not is_shown,
         )
 

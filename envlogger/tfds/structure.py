@@ -164,8 +164,16 @@ def encode_leaf(value: Any, path: Path) -> tuple[str, npt.NDArray[Any]]:
 
 
 def encode_as_json(value: Any) -> bytes:
-    """Returns a value of any nesting as a leaf of the code `j` is stored."""
-    return json.dumps(json_codec.encode(value), separators=(",", ":"), allow_nan=False).encode()
+    """Returns a value of any nesting as a leaf of the code `j` is stored.
+
+    Raises:
+      UnsupportedValueError: There is something in it that no log or dataset can hold.
+    """
+    try:
+        encoded = json_codec.encode(value)
+    except TypeError as error:
+        raise errors.UnsupportedValueError(str(error)) from error
+    return json.dumps(encoded, separators=(",", ":"), allow_nan=False).encode()
 
 
 def decode_leaf(code: str, stored: npt.NDArray[Any]) -> Any:

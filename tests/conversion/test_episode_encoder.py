@@ -136,6 +136,7 @@ def test_numbers_widen(values, dtype):
         [2**53 + 1, 0.5],
         [2**70],
         ["a", 1],
+        [1j, 0.5],
         [np.zeros(2), np.zeros((2, 2))],
         [np.zeros((1, 2)), np.zeros((2, 3))],
         [np.uint32(0x7FA00001).view(np.float32), np.float64(1)],  # a NaN that would become quiet
@@ -144,7 +145,7 @@ def test_numbers_widen(values, dtype):
         [{1: 2, "1": 3}],
         [{"a/b": 1, "a": {"b": 2}}],
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_what_has_no_form_in_common_becomes_json(values):
     feature = _feature(values)
