@@ -46,8 +46,9 @@ class RiegeliSource(sources.StepSource):
     def episode(self, index: int) -> tuple[Iterator[step_data.StepData], Any]:
         """Returns the steps of an episode, and its metadata."""
         start, stop, number = self._ranges[index]
-        metadata = None if number is None else self._reader.episode_metadata()[number]
-        return map(self._reader.steps.__getitem__, range(start, stop)), metadata
+        if number is None:
+            return map(self._reader.steps.__getitem__, range(start, stop)), None
+        return iter(self._reader.episodes[number]), self._reader.episode_metadata()[number]
 
     def state(self) -> Any:
         """Returns its files."""

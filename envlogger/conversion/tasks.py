@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from envlogger import step_data
 from envlogger.conversion.episode_encoder import EpisodeEncoder, parts_of
-from envlogger.tfds import features, schema, sealer, shard_files
+from envlogger.tfds import feature_json, schema, sealer, shard_files
 
 # Called after each episode.
 Report: TypeAlias = Callable[[], None]
@@ -185,8 +185,8 @@ def state_of(path: str) -> list[int]:
 def schema_to_json(of: schema.Schema) -> dict[str, Any]:
     """Returns a schema in full; `features.json` does not say all."""
     return {
-        "steps": features.list_to_json(of.steps.values()),
-        "episode": features.list_to_json(of.episode.values()),
+        "steps": feature_json.list_to_json(of.steps.values()),
+        "episode": feature_json.list_to_json(of.episode.values()),
         "image_format": of.image_format,
     }
 
@@ -194,7 +194,7 @@ def schema_to_json(of: schema.Schema) -> dict[str, Any]:
 def schema_from_json(node: Mapping[str, Any]) -> schema.Schema:
     """Returns the schema that `schema_to_json` described."""
     steps, episode = (
-        {feature.path: feature for feature in features.list_from_json(node[name])}
+        {feature.path: feature for feature in feature_json.list_from_json(node[name])}
         for name in ("steps", "episode")
     )
     return schema.Schema(steps, episode, node["image_format"])
