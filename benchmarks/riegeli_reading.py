@@ -86,7 +86,7 @@ def main() -> None:
         log = _LOGS[name]
         smaller = _QUICKER if arguments.quick else 1
         with tempfile.TemporaryDirectory(dir=arguments.directory) as path:
-            _call(_PEER, "record", log.workload, path, log.steps // smaller, log.options)
+            call(_PEER, "record", log.workload, path, log.steps // smaller, log.options)
             size = sum(file.stat().st_size for file in Path(path).rglob("*.riegeli"))
             document["results"][name] = {
                 "bytes": size,
@@ -108,9 +108,7 @@ def _measure(path: str, log: Log, smaller: int, repetitions: int) -> dict[str, A
         for order in _ORDERS:
             most = (log.steps if order == "sequential" else log.random) // smaller
             for reader in (_PEER, "ours"):
-                runs.setdefault((order, reader), []).append(
-                    _call(reader, "read", path, order, most)
-                )
+                runs.setdefault((order, reader), []).append(call(reader, "read", path, order, most))
     hashes = {run["hash"] for found in runs.values() for run in found}
     if len(hashes) != 1:
         raise SystemExit(f"{log}: the readers gave different steps.")
@@ -126,7 +124,8 @@ def _measure(path: str, log: Log, smaller: int, repetitions: int) -> dict[str, A
     }
 
 
-def _call(reader: str, function: str, *values: Any) -> Any:
+def call(reader: str, function: str, *values: Any) -> Any:
+    """Returns what a function of `riegeli_worker` returns, called where a reader is installed."""
     names = {"record": ("workload", "path", "steps", "options"), "read": ("path", "order", "most")}
     request = json.dumps({"call": function, **dict(zip(names[function], values, strict=True))})
     if reader == _PEER:

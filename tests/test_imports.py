@@ -97,6 +97,21 @@ def test_recording_and_reading_are_light(tmp_path):
     assert _loaded_by(_READ, tmp_path) == set()
 
 
+_CONVERT = """
+    import envlogger
+
+    assert "convert" in dir(envlogger) and "tqdm" not in __import__("sys").modules
+    assert envlogger.convert("catch/1.0.0", "copy/1.0.0", workers=2).num_episodes == 3
+    envlogger.convert("copy/1.0.0", file_format="tfrecord")
+"""
+
+
+def test_converting_is_light(tmp_path):
+    assert _loaded_by(_RECORD, tmp_path) == set()
+    assert _loaded_by(_CONVERT, tmp_path) == set()
+    assert _loaded_by(_READ.replace("catch/", "copy/"), tmp_path) == set()
+
+
 def test_what_is_loaded_is_noticed(tmp_path):
     assert _loaded_by("import tensorflow_datasets", tmp_path) == {"tensorflow_datasets"}
 

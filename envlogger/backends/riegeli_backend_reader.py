@@ -87,6 +87,11 @@ class RiegeliBackendReader(backend_reader.BackendReader):
         """Returns the metadata that was passed to EnvLogger, with `environment_specs`."""
         return self._metadata
 
+    def episode_ranges(self) -> Ints:
+        """Returns the first step of each episode and the one behind its last, int64 (episodes, 2)."""
+        episodes = self._episodes()
+        return np.stack([episodes.starts, episodes.stops], axis=1)
+
     def close(self) -> None:
         """Closes the files. They are opened again where they are needed."""
         with self._lock:

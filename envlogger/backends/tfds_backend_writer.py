@@ -4,16 +4,12 @@
 from __future__ import annotations
 
 import os
-import platform
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import dm_env
-import numpy as np
 
 from envlogger import errors, step_data
-from envlogger import version as version_lib
 from envlogger.backends import backend_writer, schedulers
 from envlogger.converters import json_codec, spec_codec
 from envlogger.tfds import (
@@ -103,7 +99,13 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
                 split=split,
                 max_episodes_per_file=max_episodes_per_file,
                 image_format=image_format,
-                description=_describe_session(split, max_episodes_per_file, image_format),
+                description=session.describe(
+                    {
+                        "split_name": split,
+                        "max_episodes_per_file": max_episodes_per_file,
+                        "image_format": image_format,
+                    }
+                ),
                 metadata=kept,
                 about=about.description if about else "",
                 citation=about.citation if about else "",
@@ -223,20 +225,3 @@ def _compare_specs(slot: str, old: Any, new: Any) -> list[str]:
 
 def _describe_spec(spec: Any) -> str:
     return f"{spec.dtype} of shape {spec.shape}"
-
-
-def _describe_session(split: str, max_episodes: int, image_format: str) -> Any:
-    return {
-        "id": f"{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(4).hex()}",
-        "start": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {
-            "envlogger": version_lib.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "options": {
-            "split_name": split,
-            "max_episodes_per_file": max_episodes,
-            "image_format": image_format,
-        },
-    }

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from envlogger import errors
-from envlogger.cli import recover, repair
+from envlogger.cli import convert, recover, repair
 
-_COMMANDS = (recover, repair)
+_COMMANDS = (convert, recover, repair)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

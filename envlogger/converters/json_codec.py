@@ -8,6 +8,7 @@ single key that names what it is:
     tuple                         {"__tuple__": [item, ...]}
     bytes                         {"__bytes__": base64}
     float, not finite             {"__float__": "inf" | "-inf" | "nan" | "0x" and the 16 hex digits}
+    complex                       {"__complex__": [real, imaginary]}
     int over 64 bits              {"__int__": hex}
     str with lone surrogates      {"__str__": base64 of its UTF-8 with surrogatepass}
     dict, any other               {"__dict__": [[key, value], ...]}
@@ -39,7 +40,7 @@ _MAX_PLAIN_ELEMENTS = 1024
 _TAG = re.compile(r"__\w+__")
 _CANONICAL_NAN = struct.pack(">d", math.nan)
 _SUPPORTED = (
-    "None, bool, int, float, str, bytes, numpy arrays and scalars, and lists, tuples and dicts "
+    "None, bool, int, float, complex, str, bytes, numpy arrays and scalars, and lists, tuples and dicts "
     "(any Mapping) of them"
 )
 
@@ -50,7 +51,7 @@ def encode(value: Any) -> Any:
     """Returns `value` in a form that `json.dumps(..., allow_nan=False)` accepts.
 
     Args:
-        value: None, bool, int, float, str, bytes, numpy arrays and scalars of dtypes without
+        value: None, bool, int, float, complex, str, bytes, numpy arrays and scalars of dtypes without
             fields, and any nest of lists, tuples and dicts of those. Mappings other than dict are
             taken as dicts. Object arrays are fine if their elements are.
 
@@ -89,6 +90,8 @@ def _encode(value: Any, path: _Path) -> Any:
         return value if -(2**63) <= value < 2**64 else {"__int__": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {"__float__": _name_float(value)}
+    if kind is complex:
+        return {"__complex__": [_encode(part, path) for part in (value.real, value.imag)]}
     if kind is str:
         return value if _is_unicode(value) else {"__str__": _to_base64(_surrogates_to_bytes(value))}
     if kind is bytes:
@@ -175,7 +178,7 @@ def _decode_array(body: Any, path: _Path) -> np.ndarray[Any, Any]:
 def _encode_scalar(scalar: np.generic, path: _Path) -> dict[str, Any]:
     # An array would drop trailing NULs of these two, so they don't pass through one.
     if isinstance(scalar, np.str_):
-        return {"dtype": "str", "values": [_encode(str(scalar), path)]}
+        return {"dtype": "str", "values": [_encode(str.__str__(scalar), path)]}
     if isinstance(scalar, np.bytes_):
         return {"dtype": "bytes", "base64": _to_base64(bytes(scalar))}
     array = np.asarray(scalar)
@@ -294,6 +297,7 @@ _DECODERS: dict[str, Callable[[Any, _Path], Any]] = {
     ),
     "__bytes__": lambda text, path: _from_base64(text),
     "__float__": lambda name, path: _float_of_name(name),
+    "__complex__": lambda parts, path: complex(*(_decode(part, path) for part in parts)),
     "__int__": lambda digits, path: int(digits, 16),
     "__str__": lambda text, path: _surrogates_from_bytes(_from_base64(text)),
     "__dict__": _decode_dict,

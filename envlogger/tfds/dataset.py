@@ -30,15 +30,15 @@ import numpy.typing as npt
 
 from envlogger import errors
 from envlogger.converters import json_codec
-from envlogger.tfds import dataset_files, schema, session, shards
+from envlogger.tfds import dataset_files, schema, session, shard_files, shards
 from envlogger.tfds import record as records
 from envlogger.tfds.dataset_files import FEATURES, INFO, METADATA, Info
 
 STATE = ".envlogger"
 ENVIRONMENT_SPECS = "environment_specs"
 OURS = "envlogger"  # the key of metadata.json for what is not the caller's
+FORMAT = 1  # of what is ours, see docs/format.md
 
-_FORMAT = 1
 _INTENT = "intent"
 _STAGING = "incomplete.envlogger_"  # TFDS passes over such names when it looks for versions
 # What a directory may hold where a writer died before its first publish had really begun.
@@ -332,7 +332,9 @@ class DatasetDirectory:
                 os.replace(shard, os.path.join(self.root, info.shard_name(split, index)))
                 shards.sync_file(self.root)
             if len(lengths) == index:
-                self._write_index(split, sum(lengths), intent["step_counts"])
+                self._copy_to_other_formats(info, split, index, len(intent["step_counts"]))
+                state = os.path.join(self.root, STATE)
+                dataset_files.write_index(state, split, sum(lengths), intent["step_counts"])
                 lengths.append(len(intent["step_counts"]))
                 info.shard_bytes[split] = info.shard_bytes.get(split, 0) + intent["size"]
                 dataset_files.write_json(info_path, info.to_json())
@@ -343,19 +345,9 @@ class DatasetDirectory:
         elif os.path.exists(os.path.join(self.root, INFO)):
             self._move_into_place()
 
-    def _write_index(self, split: str, start: int, step_counts: Sequence[int]) -> None:
-        """Writes at a place that `dataset_info.json` gives, so that doing it twice is safe."""
-        path = os.path.join(self.root, STATE, "index", split)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            os.pwrite(descriptor, np.asarray(step_counts, "<i8").tobytes(), start * 8)
-        finally:
-            os.close(descriptor)
-
     def _write_metadata(self, contents: Contents | None, options: session.Options) -> None:
         stored = {} if contents is None else contents.metadata
-        ours = stored.get(OURS) or {"format": _FORMAT, "sessions": []}
+        ours = stored.get(OURS) or {"format": FORMAT, "sessions": []}
         if any(known["id"] == options.session_id for known in ours["sessions"]):
             return
         ours = {**ours, "sessions": [*ours["sessions"], dict(options.description)]}
@@ -371,7 +363,21 @@ class DatasetDirectory:
         for split, lengths in info.shard_lengths.items():
             for index, length in enumerate(lengths):
                 path = os.path.join(self.root, info.shard_name(split, index))
-                adapt_shard(path, length, have, want)
+                if not covers(have, want):
+                    adapt_shard(path, length, have, want)
+                    self._copy_to_other_formats(info, split, index, length)
+
+    def _copy_to_other_formats(self, info: Info, split: str, index: int, length: int) -> None:
+        """Makes a shard anew in the formats that a dataset is there in besides ArrayRecord."""
+        for other in info.formats:
+            if other != info.file_format:
+                shard_files.copy(
+                    os.path.join(self.root, info.shard_name(split, index)),
+                    info.file_format,
+                    os.path.join(self.root, info.shard_name(split, index, other)),
+                    other,
+                    length,
+                )
 
     def _open(self) -> int:
         """Returns a descriptor of the directory in which the dataset is, or is prepared."""

@@ -7,8 +7,10 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from envlogger import errors
 from envlogger.tfds import shards
@@ -18,6 +20,7 @@ FEATURES = "features.json"
 METADATA = "metadata.json"
 
 FILE_FORMAT = "array_record"
+TFRECORD = "tfrecord"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
 # What TFDS accepts in `tfds.load(name)`, in versions and in splits.
@@ -47,7 +50,9 @@ class Info:
       shard_lengths: The number of episodes in each shard, by split.
       shard_bytes: The size of all the shards of a split.
       template: How the shards are named.
-      file_format: "array_record" for datasets of this library.
+      formats: The file formats that all shards are there in. Where TFRecord is among them, it comes
+        first: that is the one that stock TFDS reads as tf.data, and `tfds.data_source` looks for the
+        others by itself.
       description: What the dataset is.
       citation: How to cite it.
     """
@@ -56,17 +61,22 @@ class Info:
     shard_lengths: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     shard_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
     template: str = _TEMPLATE
-    file_format: str = FILE_FORMAT
+    formats: Sequence[str] = (FILE_FORMAT,)
     description: str = ""
     citation: str = ""
 
-    def shard_name(self, split: str, index: int) -> str:
-        """Returns the file name of a shard."""
+    @property
+    def file_format(self) -> str:
+        """The format to read: ArrayRecord, if there is a choice."""
+        return FILE_FORMAT if FILE_FORMAT in self.formats else self.formats[0]
+
+    def shard_name(self, split: str, index: int, file_format: str | None = None) -> str:
+        """Returns the file name of a shard, in `self.file_format` or another."""
         count = len(self.shard_lengths.get(split, ()))
         fields = {
             "DATASET": self.identity.name,
             "SPLIT": split,
-            "FILEFORMAT": self.file_format,
+            "FILEFORMAT": file_format or self.file_format,
             "SHARD_INDEX": f"{index:05d}",
             "NUM_SHARDS": f"{count:05d}",
             "SHARD_X_OF_Y": f"{index:05d}-of-{count:05d}",
@@ -78,7 +88,7 @@ class Info:
         node: dict[str, Any] = {
             "name": self.identity.name,
             "version": self.identity.version,
-            "fileFormat": self.file_format,
+            "fileFormat": self.formats[0],
             "splits": [
                 {
                     "name": split,
@@ -89,6 +99,8 @@ class Info:
                 for split, lengths in sorted(self.shard_lengths.items())
             ],
         }
+        if len(self.formats) > 1:
+            node["alternativeFileFormats"] = list(self.formats[1:])
         if self.description:
             node["description"] = self.description
         if self.citation:
@@ -105,7 +117,10 @@ class Info:
             shard_lengths={s["name"]: list(map(int, s.get("shardLengths", []))) for s in splits},
             shard_bytes={s["name"]: int(s.get("numBytes", 0)) for s in splits},
             template=template or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-            file_format=node.get("fileFormat", "tfrecord"),
+            formats=(
+                node.get("fileFormat", TFRECORD),
+                *node.get("alternativeFileFormats", ()),
+            ),
             description=node.get("description", ""),
             citation=node.get("citation", ""),
         )
@@ -198,3 +213,21 @@ def write_json(path: str, content: Any) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     shards.sync_file(os.path.dirname(path))
+
+
+def write_index(state: str, split: str, start: int, step_counts: Sequence[int]) -> None:
+    """Adds the steps of episodes to the index of a split. Doing it twice is safe.
+
+    Args:
+      state: The directory of this library in the dataset's.
+      split: The split.
+      start: The number of the first of these episodes in it.
+      step_counts: The number of steps of each.
+    """
+    path = os.path.join(state, "index", split)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        os.pwrite(descriptor, np.asarray(step_counts, "<i8").tobytes(), start * 8)
+    finally:
+        os.close(descriptor)

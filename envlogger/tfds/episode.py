@@ -120,6 +120,8 @@ class Episode:
         there is padding, but what came of an action may hold anything in a first row without.
       metadata_structure: What `episode_fn` returned last; None for nothing.
       metadata: The leaves of that.
+      keeps_types: Whether the record is to list the step types: those of a log that was converted need
+        not be FIRST, MID, …, LAST.
     """
 
     episode_id: str
@@ -129,6 +131,7 @@ class Episode:
     columns: dict[Path, Column | Chunks]
     metadata_structure: Structure = None
     metadata: Leaves = dataclasses.field(default_factory=dict)
+    keeps_types: bool = False
 
     def __len__(self) -> int:
         """Returns the number of steps."""

@@ -90,7 +90,9 @@ class Encoder:
             )
         is_terminal = _is_terminal(episode)
         kind = (episode.pattern, episode.end, int(episode.step_types[0]), is_terminal)
-        is_plain = episode.metadata_structure is None and not episode.pattern.first_paths
+        is_plain = episode.metadata_structure is None and not (
+            episode.pattern.first_paths or episode.keeps_types
+        )
         if is_plain and (known := self._templates.get(kind)) is not None:
             record = known.fill(episode)
             if record is not None:
@@ -253,6 +255,8 @@ def _restore(episode: Episode) -> str:
             for path in paths
         }
         restore += f',"first":{json.dumps(first)}'
+    if episode.keeps_types:
+        restore += f',"types":{json.dumps(episode.step_types.tolist())}'
     return f"{{{restore}}}"
 
 

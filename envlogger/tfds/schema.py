@@ -123,8 +123,7 @@ class Schema:
         # A varying feature that has had a value without pixels can't be one of images.
         has_empty = 0 in array.shape or (known is not None and 0 in known.shape)
         image_format = "raw" if has_empty else self.image_format
-        description = _DESCRIPTIONS.get(path[0], "") if len(path) == 1 else ""
-        return features_lib.choose(path, array.dtype, shape, image_format, description)
+        return features_lib.choose(path, array.dtype, shape, image_format, describe_field(path))
 
     def add(self, feature: Feature, *, to_episode: bool = False) -> None:
         """Adds (or replaces) a feature.
@@ -262,6 +261,11 @@ def mismatch(feature: Feature, array: npt.NDArray[Any]) -> errors.ValueMismatchE
         f"expected {describe(feature.dtype, feature.shape)} as recorded before. Convert the value, "
         "or record into another data_directory."
     )
+
+
+def describe_field(path: Path) -> str:
+    """Returns what `features.json` says about the feature at a path; empty for most."""
+    return _DESCRIPTIONS.get(path[0], "") if len(path) == 1 else ""
 
 
 def describe(dtype: np.dtype[Any], shape: features_lib.Shape) -> str:

@@ -20,10 +20,15 @@ import dataclasses
 import fcntl
 import json
 import os
+import platform
+import time
 import weakref
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
+from envlogger import version
 from envlogger.converters import json_codec
 from envlogger.tfds import dataset_files, feature_json, schema, shards, structure
 from envlogger.tfds.dataset_files import Identity
@@ -76,6 +81,26 @@ class Options:
         """Returns the options that `to_json` described."""
         fields = json_codec.decode(node)
         return cls(**{**fields, "identity": Identity(**fields["identity"])})
+
+
+def describe(options: Mapping[str, Any], converted_from: str | None = None) -> dict[str, Any]:
+    """Returns what `metadata.json` says about a session that begins now.
+
+    Args:
+      options: What the caller asked for.
+      converted_from: What its episodes were before, if they were not recorded.
+    """
+    described = {
+        "id": f"{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(4).hex()}",
+        "start": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {
+            "envlogger": version.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "options": dict(options),
+    }
+    return described if converted_from is None else {**described, "converted_from": converted_from}
 
 
 class Journal:

@@ -5,26 +5,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 
-from envlogger.tfds import array_record_file, lru, shards, tfrecord
-from envlogger.tfds.dataset_files import FILE_FORMAT, Info
+from envlogger.tfds import lru, shard_files
+from envlogger.tfds.dataset_files import Info
+from envlogger.tfds.shard_files import ShardReader
 
 # How many shards stay open, of 1024 files that a process may have by default. Threads that read at
 # the same time have one more each.
 _MAX_OPEN = 64
 
-ShardReader: TypeAlias = (
-    shards.ShardReader | tfrecord.TFRecordReader | array_record_file.ArrayRecordFile
-)
-
-_READERS: dict[str, type[ShardReader]] = {
-    FILE_FORMAT: shards.ShardReader,
-    "tfrecord": tfrecord.TFRecordReader,
-}
-FORMATS = tuple(_READERS)
+FORMATS = tuple(shard_files.READERS)
 
 
 class ShardPool:
@@ -62,7 +54,7 @@ class ShardPool:
         """
         shard = int(self._starts.searchsorted(index, side="right")) - 1
         # Nobody else has the reader meanwhile.
-        reader = self._idle.pop(shard) or _READERS[self._format](*self._shards[shard])
+        reader = self._idle.pop(shard) or shard_files.READERS[self._format](*self._shards[shard])
         try:
             return reader.path, reader.read(index - int(self._starts[shard]))
         finally:
@@ -75,10 +67,3 @@ class ShardPool:
     def close(self) -> None:
         """Closes the shards. They are opened again where they are needed."""
         self._idle.clear()
-
-
-def _after_fork() -> None:
-    _READERS[FILE_FORMAT] = array_record_file.ArrayRecordFile
-
-
-os.register_at_fork(after_in_child=_after_fork)

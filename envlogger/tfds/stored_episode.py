@@ -65,6 +65,7 @@ class _Form:
         its own.
       first: The action, reward and discount of the first row, by path, as JSON.
       metadata: The structure of the episode's metadata.
+      step_types: The type of each row; None where it follows from the flags and `end`.
     """
 
     end: End | None
@@ -72,6 +73,7 @@ class _Form:
     slots: Sequence[Sequence[_Stretch]]
     first: Mapping[str, Any]
     metadata: Structure
+    step_types: tuple[dm_env.StepType, ...] | None = None
 
 
 class Decoder:
@@ -162,6 +164,8 @@ class StoredEpisode:
     @functools.cached_property
     def step_types(self) -> tuple[dm_env.StepType, ...]:
         """The type of each row."""
+        if self._form.step_types is not None:
+            return self._form.step_types
         if self._form.end is None:
             return _foreign_step_types(self)
         is_first = self._raw[f"{schema.STEPS}/{schema.IS_FIRST}"]
@@ -368,6 +372,7 @@ def _form(text: bytes) -> _Form:
             _stretches(rows),
             node.get("first", {}),
             structure.from_json(node["metadata"]),
+            tuple(map(dm_env.StepType, node["types"])) if "types" in node else None,
         )
     except _DAMAGE as error:
         raise errors.CorruptDatasetError(

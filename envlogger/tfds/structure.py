@@ -14,6 +14,7 @@ None it has None; where the value has a leaf it has a short code:
 | `a` `g` + dtype | the same, of a dtype that is stored as another (`>f4`, `<U5`) | native; bytes |
 | `gU` `gS` | a numpy str, a numpy bytes | bytes |
 | `as` `ay` | an object array of str, of bytes | bytes |
+| `j` | anything, in a dataset that was converted | JSON, see `converters.json_codec` |
 | `z` + dtype + `:` + shape | an array whose rows are empty, which TFDS would store as a list | nothing |
 
 Keys are strings, or ints (multi-agent environments have them), and name the leaf in the dataset.
@@ -23,6 +24,7 @@ namedtuple as tuple, a matrix as array.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -30,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envlogger import errors
+from envlogger.converters import json_codec
 
 Path: TypeAlias = tuple[str, ...]
 Structure: TypeAlias = Any  # None | str | dict[str | int, Structure] | list | tuple
@@ -59,7 +62,7 @@ def flatten(value: Any, path: Path, leaves: Leaves) -> Structure:
     if value is None:
         return None
     if isinstance(value, Mapping):
-        items = [(_key(key, path), item) for key, item in value.items()]
+        items = [(check_key(key, path), item) for key, item in value.items()]
         return {key: flatten(item, (*path, str(key)), leaves) for key, item in items}
     if isinstance(value, list | tuple):
         parts = [flatten(item, (*path, str(i)), leaves) for i, item in enumerate(value)]
@@ -160,6 +163,19 @@ def encode_leaf(value: Any, path: Path) -> tuple[str, npt.NDArray[Any]]:
     )
 
 
+def encode_as_json(value: Any) -> bytes:
+    """Returns a value of any nesting as a leaf of the code `j` is stored.
+
+    Raises:
+      UnsupportedValueError: There is something in it that no log or dataset can hold.
+    """
+    try:
+        encoded = json_codec.encode(value)
+    except TypeError as error:
+        raise errors.UnsupportedValueError(str(error)) from error
+    return json.dumps(encoded, separators=(",", ":"), allow_nan=False).encode()
+
+
 def decode_leaf(code: str, stored: npt.NDArray[Any]) -> Any:
     """Returns the leaf that `encode_leaf` stored, with its own type."""
     if code in _PYTHON_TYPES:
@@ -176,6 +192,8 @@ def decode_leaf(code: str, stored: npt.NDArray[Any]) -> Any:
         return np.str_(_decode_text(bytes(stored[()])))
     if code == "gS":
         return np.bytes_(stored[()])
+    if code == "j":
+        return json_codec.decode(json.loads(bytes(stored[()])))
     if code == "as":
         return _object_array([_decode_text(item) for item in stored.reshape(-1)], stored.shape)
     if code == "ay":
@@ -293,7 +311,12 @@ def _decode_text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def _key(key: Any, path: Path) -> str | int:
+def check_key(key: Any, path: Path) -> str | int:
+    """Returns a key of a dict as it names a leaf.
+
+    Raises:
+      NameConflictError: It is neither an int nor a str that can be a name.
+    """
     if isinstance(key, str) and key and _is_unicode(key):
         return str.__str__(key)  # str() of an enum would give the name of the member
     if isinstance(key, int | np.integer) and not isinstance(key, bool):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads TFRecord files, at random, without TensorFlow.
+"""Writes TFRecord files, and reads them at random, without TensorFlow.
 
 A file is a run of records (`tensorflow/core/lib/io/record_writer.h`), without an index:
 
@@ -13,15 +13,59 @@ So where the records are is found by hopping from one to the next, once for each
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 
 import google_crc32c
 
 from envlogger import errors
+from envlogger.tfds import shards
 
+_LENGTH = struct.Struct("<Q")
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
+
+
+class TFRecordWriter:
+    """Writes a TFRecord file. What is there before `close()` has returned need not be whole.
+
+    Args:
+      path: The file; one that is there is replaced.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.num_records = 0
+        self._file = open(path, "wb")  # noqa: SIM115 (it is closed by `close`)
+
+    def add(self, record: bytes) -> None:
+        """Appends a record.
+
+        Raises:
+          OSError: It could not be written, as when the disk is full.
+        """
+        length = _LENGTH.pack(len(record))
+        self._file.write(length + _FOOTER.pack(_crc(length)))
+        self._file.write(record)
+        self._file.write(_FOOTER.pack(_crc(record)))
+        self.num_records += 1
+
+    def close(self) -> None:
+        """Finishes the file and makes it durable (fsync).
+
+        Raises:
+          OSError: It could not be written.
+        """
+        self._file.close()
+        shards.sync_file(self.path)
+
+    def abandon(self) -> None:
+        """Gives the file up and removes it."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
 
 
 class TFRecordReader:

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bar that shows how far a conversion is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import tqdm
+
+from envlogger.conversion.tasks import Task
+
+
+class Progress:
+    """A bar on stderr with the number of episodes, their rate and the time left.
+
+    Args:
+      tasks: All that there is to do.
+      todo: What is left of it.
+      is_shown: Whether to show the bar; None for where stderr is a terminal.
+    """
+
+    def __init__(self, tasks: Sequence[Task], todo: Sequence[Task], is_shown: bool | None) -> None:
+        total = _count(tasks)
+        # tqdm would believe a terminal that says it has no columns and no lines.
+        columns, lines = shutil.get_terminal_size()
+        self._bar: Any = tqdm.tqdm(
+            total=total,
+            initial=total - _count(todo),
+            unit=" episodes",
+            ncols=columns,
+            nrows=lines,
+            disable=None if is_shown is None else not is_shown,
+        )
+
+    def add(self, count: int) -> None:
+        """Says that so many more episodes have been dealt with."""
+        self._bar.update(count)
+
+    def again(self, tasks: Sequence[Task]) -> None:
+        """Says that some tasks are to be done once more."""
+        if tasks and not self._bar.disable:
+            self._bar.total += _count(tasks)
+            self._bar.set_description("with the features that turned up late")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+
+def _count(tasks: Sequence[Task]) -> int:
+    return sum(task.stop - task.start for task in tasks)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shards in any of the file formats that are read and written here, and copies of them in another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from envlogger.tfds import array_record_file, shards, tfrecord
+from envlogger.tfds.dataset_files import FILE_FORMAT, TFRECORD
+
+# Of smaller ones compression takes next to no time.
+_LARGE_RECORD = 1 << 16
+
+ShardReader: TypeAlias = (
+    shards.ShardReader | tfrecord.TFRecordReader | array_record_file.ArrayRecordFile
+)
+ShardWriter: TypeAlias = shards.ShardWriter | tfrecord.TFRecordWriter
+
+READERS: dict[str, type[ShardReader]] = {
+    FILE_FORMAT: shards.ShardReader,
+    TFRECORD: tfrecord.TFRecordReader,
+}
+
+
+def open_writer(path: str, file_format: str, first_record: bytes) -> ShardWriter:
+    """Returns a writer of a shard.
+
+    Args:
+      path: The file; one that is there is replaced.
+      file_format: One of `READERS`.
+      first_record: What the records are like.
+    """
+    if file_format == TFRECORD:
+        return tfrecord.TFRecordWriter(path)
+    is_dense = len(first_record) >= _LARGE_RECORD and shards.is_dense(first_record)
+    return shards.ShardWriter(path, is_dense=is_dense)
+
+
+def read_all(path: str, file_format: str, num_records: int) -> Iterator[bytes]:
+    """Yields the records of a shard in their order."""
+    reader = READERS[file_format](path, num_records)
+    try:
+        for index in range(num_records):
+            yield reader.read(index)
+    finally:
+        reader.close()
+
+
+def copy(
+    source: str,
+    source_format: str,
+    target: str,
+    target_format: str,
+    num_records: int,
+    on_record: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes the records of a shard, byte for byte, to a shard of another format.
+
+    Args:
+      source: The shard.
+      source_format: Its format.
+      target: The new shard, which is there whole or not at all.
+      target_format: The format that it shall have.
+      num_records: How many records there are.
+      on_record: Called after each record.
+
+    Raises:
+      CorruptDatasetError: The source is missing or damaged.
+      OSError: The target could not be written.
+    """
+    writer: ShardWriter | None = None
+    temporary = f"{target}.tmp"
+    try:
+        for record in read_all(source, source_format, num_records):
+            if writer is None:
+                writer = open_writer(temporary, target_format, record)
+            writer.add(record)
+            on_record()
+        if writer is None:
+            writer = open_writer(temporary, target_format, b"")
+        writer.close()
+    except BaseException:
+        if writer is not None:
+            writer.abandon()
+        raise
+    os.replace(temporary, target)
+    shards.sync_file(os.path.dirname(target))
+
+
+def _after_fork() -> None:
+    READERS[FILE_FORMAT] = array_record_file.ArrayRecordFile
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Converting logs and datasets into new directories: each step is compared, bits and Nones."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import ClassVar
+
+import dm_env
+import helpers
+import numpy as np
+import pytest
+import riegeli_samples
+from riegeli_samples import sort_keys
+
+import envlogger
+from envlogger import errors
+from envlogger.conversion import sources
+from envlogger.testing import catch_env
+from envlogger.testing.comparison import assert_same
+from envlogger.tfds import dataset
+
+_DATA = pathlib.Path(__file__).parents[1] / "data" / "tfds_legacy"
+_EMPTY = {"catch_nothing", "killed_at_init", "killed_noflush"}
+# Of those that differ in compression alone, one is enough here.
+_LOGS = [
+    case
+    for case in (*riegeli_samples.CASES, *riegeli_samples.KILLED)
+    if case not in _EMPTY and (case == "opt_zstd" or not case.startswith("opt_"))
+]
+
+pytestmark = pytest.mark.filterwarnings("ignore::envlogger.riegeli.log.LogWarning")
+
+
+@pytest.fixture
+def legacy(tmp_path):
+    """Datasets of others; a copy, since readers leave an index there."""
+    return shutil.copytree(_DATA, tmp_path / "legacy")
+
+
+def _assert_same_content(directory, source):
+    """Compares all that two readers give; the keys of dicts may have another order."""
+    with envlogger.Reader(directory) as got, envlogger.Reader(source) as expected:
+        assert_same(sort_keys(list(got.steps)), sort_keys(list(expected.steps)))
+        if len(expected.episodes):
+            assert got.episode_lengths().tolist() == expected.episode_lengths().tolist()
+            metadata = [list(map(sort_keys, r.episode_metadata())) for r in (got, expected)]
+            assert_same(*metadata)
+        assert_same(sort_keys(got.metadata()), sort_keys(expected.metadata()))
+        for name in ("observation_spec", "action_spec", "reward_spec", "discount_spec"):
+            assert repr(getattr(got, name)()) == repr(getattr(expected, name)())
+
+
+@pytest.mark.parametrize("case", _LOGS)
+def test_logs_of_envlogger_1(case, tmp_path):
+    target = tmp_path / "log" / "1.0.0"
+    report = envlogger.convert(riegeli_samples.log(case), target, max_episodes_per_file=2)
+    _assert_same_content(target, riegeli_samples.log(case))
+    assert report.num_episodes == len(helpers.data_source(target))
+    assert os.listdir(tmp_path / "log") == ["1.0.0"]
+
+
+@pytest.mark.parametrize("case", ["dtypes", "nested"])
+def test_stock_tfds_reads_them(case, tmp_path):
+    envlogger.convert(riegeli_samples.log(case), tmp_path / "x")
+    with envlogger.Reader(tmp_path / "x") as reader:
+        lengths = reader.episode_lengths().tolist()
+    for episodes in (helpers.data_source(tmp_path / "x"), helpers.tf_episodes(tmp_path / "x")):
+        assert [len(list(episode["steps"])) for episode in episodes] == lengths
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_by_several_processes(workers, tmp_path):
+    for case in ("catch_default", "nested"):
+        target = tmp_path / case / "1.0.0"
+        envlogger.convert(
+            riegeli_samples.log(case), target, workers=workers, max_episodes_per_file=3
+        )
+        _assert_same_content(target, riegeli_samples.log(case))
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+@pytest.mark.parametrize("name", ["envlogger12_catch/0.0.1", "openx_style/1.0.0"])
+def test_datasets_of_others_stay_as_they_are(legacy, name, file_format, tmp_path):
+    target = tmp_path / name
+    envlogger.convert(legacy / name, target, file_format=file_format)
+    _assert_same_content(target, legacy / name)
+    assert (target / "features.json").read_bytes() == (legacy / name / "features.json").read_bytes()
+    info, before = (
+        json.loads((path / "dataset_info.json").read_text()) for path in (target, legacy / name)
+    )
+    assert info["fileFormat"] == file_format
+    assert info.get("description") == before.get("description")
+    assert [(s["name"], s["shardLengths"]) for s in info["splits"]] == [
+        (s["name"], s["shardLengths"]) for s in before["splits"]
+    ]
+    expected = helpers.tf_episodes(legacy / name)
+    _assert_same_nests(helpers.tf_episodes(target), expected)
+    if file_format == "array_record":
+        assert len(helpers.data_source(target)) == len(expected)
+
+
+def _assert_same_nests(got, expected):
+    assert type(got) is type(expected)
+    if isinstance(expected, dict):
+        assert got.keys() == expected.keys()
+        for key in expected:
+            _assert_same_nests(got[key], expected[key])
+    elif isinstance(expected, list):
+        assert len(got) == len(expected)
+        for one, other in zip(got, expected, strict=True):
+            _assert_same_nests(one, other)
+    else:
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_another_name_is_told_to_tfds(legacy, tmp_path):
+    import tensorflow_datasets as tfds
+
+    envlogger.convert(legacy / "openx_style" / "1.0.0", tmp_path / "other" / "2.3.4")
+    builder = tfds.builder("other", data_dir=tmp_path)
+    assert (builder.info.name, str(builder.info.version)) == ("other", "2.3.4")
+    assert len(builder.as_data_source("val")) == 2
+
+
+def _record(path, num_episodes=7, **options):
+    options = {"max_episodes_per_file": 3, "helper": False, **options}
+    with envlogger.EnvLogger(
+        catch_env.Catch(rows=5, columns=3),
+        data_directory=path,
+        metadata={"agent": "none", "tuple": (1, None)},
+        step_fn=lambda timestep, action, env: {"n": timestep.reward},
+        episode_fn=lambda timestep, action, env: {"return": timestep.reward},
+        **options,
+    ) as env:
+        for number in range(num_episodes):
+            timestep = env.reset()
+            while not timestep.last():
+                timestep = env.step(number % 3)
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_own_datasets_are_copied(file_format, tmp_path):
+    source, target = tmp_path / "catch" / "1.0.0", tmp_path / "copy" / "2.0.0"
+    _record(source)
+    envlogger.convert(source, target, file_format=file_format)
+    _assert_same_content(target, source)
+    for split in ("train",):
+        found, expected = (
+            dataset.read_step_counts(str(path), dataset.load(str(path)).info, split)
+            for path in (target, source)
+        )
+        assert found.tolist() == expected.tolist()
+    if file_format == "array_record":
+        _record(target, 2)
+        assert [len(episode) for episode in helpers.read(target)] == [5] * 9
+
+
+def test_recording_goes_on_where_a_log_ended(tmp_path):
+    log = riegeli_samples.log("catch_shards")
+    target = tmp_path / "catch" / "1.0.0"
+    envlogger.convert(log, target)
+    with (
+        envlogger.Reader(log) as reader,
+        envlogger.EnvLogger(_Replayed(reader), data_directory=target, helper=False) as env,
+    ):
+        steps = list(reader.steps)
+        for step in steps[:10]:
+            env.step(step.action)
+    found = [step for episode in helpers.read(target) for step in episode]
+    assert_same(found, [*steps, *steps[:10]])
+
+
+class _Replayed(dm_env.Environment):
+    """Gives the steps of a log again, whatever is done."""
+
+    def __init__(self, reader):
+        self._steps = iter(list(reader.steps))
+        self.observation_spec, self.action_spec = reader.observation_spec, reader.action_spec
+        self.reward_spec, self.discount_spec = reader.reward_spec, reader.discount_spec
+
+    observation_spec = action_spec = None  # which are abstract
+
+    def reset(self):
+        return next(self._steps).timestep
+
+    def step(self, action):
+        return next(self._steps).timestep
+
+
+class _Late(sources.StepSource):
+    """A source whose features turn up late: stands for a log without one."""
+
+    kind = "a test"
+
+    def __init__(self, path=""):
+        self.path = str(path)
+
+    metadata: ClassVar = {}
+    num_episodes = 12
+    num_bytes = 0
+
+    def episode(self, index):
+        observation = np.zeros(3 if index < 9 else 4, np.float32)
+        custom_data = {"a": index} if index < 7 else {"a": index + 0.5, "late": "x"}
+        steps = [
+            envlogger.StepData(helpers.first(observation), None, custom_data),
+            envlogger.StepData(helpers.last(observation), 1, None if index == 10 else custom_data),
+        ]
+        return iter(steps), None if index < 11 else {"success": True}
+
+    def state(self):
+        return 1
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("per_task", [1, 5, 100])
+def test_features_that_turn_up_late(per_task, tmp_path, monkeypatch):
+    monkeypatch.setattr("envlogger.conversion.opening.open_source", _Late)
+    target = tmp_path / "late" / "1.0.0"
+    envlogger.convert("anything", target, max_episodes_per_file=per_task)
+    expected = [_Late().episode(index) for index in range(12)]
+    with envlogger.Reader(target) as reader:
+        assert_same([list(episode) for episode in reader.episodes], [list(e) for e, _ in expected])
+        assert_same(list(reader.episode_metadata()), [metadata for _, metadata in expected])
+    episodes = list(helpers.data_source(target))
+    assert [bool(episode["present"]["success"]) for episode in episodes] == [False] * 11 + [True]
+    late = [step["present"]["late"] for step in episodes[6]["steps"]]
+    assert late == [False, False]
+    assert len(helpers.tf_episodes(target)) == 12
+
+
+def test_doing_it_again_does_nothing(tmp_path):
+    target = tmp_path / "x"
+    log = riegeli_samples.log("catch_default")
+    first = envlogger.convert(log, target)
+    before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
+    again = envlogger.convert(log, target)
+    assert (first.was_done, again.was_done) == (False, True)
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
+
+
+# --- what cannot be -------------------------------------------------------------------------------
+
+
+def _refused(kind, *parts, source, target, **options):
+    with pytest.raises(kind) as raised:
+        envlogger.convert(source, target, **options)
+    helpers.check_message(raised, *parts)
+
+
+@pytest.mark.parametrize("case", sorted(_EMPTY))
+def test_a_log_without_steps_is_an_error(case, tmp_path):
+    log = riegeli_samples.log(case)
+    _refused(errors.DatasetError, "no episode", source=log, target=tmp_path / "new" / "x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_source_that_is_none(tmp_path):
+    target = tmp_path / "new"
+    _refused(errors.DatasetError, "no such directory", source=tmp_path / "no", target=target)
+    (tmp_path / "file").write_text("")
+    _refused(errors.DatasetError, "it is a file", source=tmp_path / "file", target=target)
+    (tmp_path / "empty").mkdir()
+    _refused(errors.DatasetError, "nothing that can be", source=tmp_path / "empty", target=target)
+    _record(tmp_path / "catch" / "1.0.0", 1)
+    _refused(errors.DatasetError, "Is it", "1.0.0", source=tmp_path / "catch", target=target)
+    assert not target.exists()
+
+
+def test_a_destination_that_holds_something(tmp_path):
+    log = riegeli_samples.log("catch_default")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "thing").write_text("mine")
+    _refused(errors.DatasetError, "something else", "thing", source=log, target=tmp_path / "x")
+    _refused(errors.DatasetError, "got a file", source=log, target=tmp_path / "x" / "thing")
+    _record(tmp_path / "catch" / "1.0.0", 1)
+    _refused(errors.DatasetError, "something else", source=log, target=tmp_path / "catch" / "1.0.0")
+    assert (tmp_path / "x" / "thing").read_text() == "mine"
+
+
+def test_options_that_are_not_allowed(tmp_path):
+    log, target = riegeli_samples.log("catch_default"), tmp_path / "x"
+    _refused(errors.OptionError, "parquet", source=log, target=target, file_format="parquet")
+    _refused(errors.OptionError, "workers", source=log, target=target, workers=0)
+    _refused(errors.OptionError, "max_episodes", source=log, target=target, max_episodes_per_file=0)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_dataset_of_another_form(legacy, tmp_path):
+    source = tmp_path / "flat" / "1.0.0"
+    shutil.copytree(legacy / "openx_style" / "1.0.0", source)
+    features = json.loads((source / "features.json").read_text())
+    features["featuresDict"]["features"]["other"] = features["featuresDict"]["features"].pop(
+        "steps"
+    )
+    (source / "features.json").write_text(json.dumps(features))
+    _refused(errors.DatasetError, "steps", "RLDS", source=source, target=tmp_path / "x")
+    info = json.loads((source / "dataset_info.json").read_text())
+    (source / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "parquet"}))
+    _refused(errors.DatasetError, "parquet", source=source, target=tmp_path / "x")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_source(legacy, workers, tmp_path):
+    source = tmp_path / "openx_style" / "1.0.0"
+    shutil.copytree(legacy / "openx_style" / "1.0.0", source)
+    shard = source / "openx_style-train.tfrecord-00001"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    target = tmp_path / "x"
+    _refused(errors.CorruptDatasetError, shard.name, source=source, target=target, workers=workers)
+    assert not target.exists()
+    shutil.copy(legacy / "openx_style" / "1.0.0" / shard.name, shard)
+    envlogger.convert(source, target)  # goes on
+    _assert_same_content(target, source)
+
+
+def test_a_source_that_has_changed_since(tmp_path):
+    log = tmp_path / "log"
+    shutil.copytree(riegeli_samples.log("catch_default"), log)
+    target = tmp_path / "new" / "1.0.0"
+    steps = next(log.glob("*/steps.riegeli"))
+    whole = steps.read_bytes()
+    steps.write_bytes(whole[:200] + bytes(50) + whole[250:])
+    _refused(errors.CorruptDatasetError, "steps.riegeli", source=log, target=target)
+    steps.write_bytes(whole)
+    _refused(errors.DatasetError, "has changed", "remove", source=log, target=target)
+    shutil.rmtree(target.parent / "incomplete.envlogger_convert_1.0.0")
+    envlogger.convert(log, target)
+    _assert_same_content(target, log)
+
+
+_SMALL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+from envlogger.cli import main
+sys.exit(main.main(["convert", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_a_full_disk(legacy, file_format, tmp_path):
+    source, target = legacy / "openx_style" / "1.0.0", tmp_path / "x"
+    command = [sys.executable, "-c", _SMALL_DISK, str(source), str(target), "--format", file_format]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+    assert not target.exists()
+    envlogger.convert(source, target, file_format=file_format)
+    _assert_same_content(target, source)
