@@ -17,7 +17,22 @@ import pytest
 
 import envlogger
 from envlogger.testing import catch_env
-from envlogger.tfds import dataset, example, helper, sealer, session, shards, step_log
+from envlogger.tfds import (
+    dataset,
+    example,
+    helper,
+    sealer,
+    session,
+    shards,
+    step_log,
+    writing_session,
+)
+
+
+@pytest.fixture(autouse=True)
+def _writers_look_after_their_helpers_at_each_episode(monkeypatch):
+    # Otherwise they do so every 20 ms, and the episodes here are shorter.
+    monkeypatch.setattr(writing_session, "_CHECK_SECONDS", 0.0)
 
 
 def _make(directory, **options):
