@@ -16,10 +16,12 @@ _EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
 
 def _run(name, *args, cwd, status=0):
+    environ = {**os.environ, "COLUMNS": "100"}
+    environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # jax sets it, in tests of other things
     result = subprocess.run(
         [sys.executable, str(_EXAMPLES / name), *map(str, args)],
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "100"},
+        env=environ,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
