@@ -13,7 +13,7 @@ import numpy.typing as npt
 from envlogger import step_data
 from envlogger.tfds import schema, structure
 from envlogger.tfds.episode import SLOTS
-from envlogger.tfds.stored_episode import nest, select
+from envlogger.tfds.stored_episode import select
 from envlogger.tfds.structure import Leaves, Path
 
 
@@ -45,7 +45,7 @@ def stack(
         present = np.array([value is not None for value in column], np.bool_)
         if not present[: count - 1 if path[0] in schema.SHIFTED else count].all():
             columns[(schema.PRESENT, *path)] = present
-    return nest({path: columns[path][rows] for path in select(columns, fields)})
+    return structure.nest({path: columns[path][rows] for path in select(columns, fields)})
 
 
 def _is_terminal(steps: Sequence[step_data.StepData]) -> bool:

@@ -37,8 +37,7 @@ _STRETCH_BYTES = 1 << 20
 _DAMAGE = (
     errors.CorruptDatasetError,
     AttributeError,
-    IndexError,
-    KeyError,
+    LookupError,
     OverflowError,
     TypeError,
     ValueError,
@@ -46,7 +45,6 @@ _DAMAGE = (
 
 _FLAGS = (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
 _FIRST, _MID, _LAST = dm_env.StepType
-_START = operator.itemgetter(0)
 
 # Returns the values of rows [start, stop) of an episode.
 _Values: TypeAlias = Callable[["StoredEpisode", int, int], Iterable[Any]]
@@ -189,7 +187,9 @@ class StoredEpisode:
 
     def columns(self, fields: Sequence[str] | None, rows: Any) -> dict[str, Any]:
         """Returns columns in the alignment of RLDS; see `backends.sequences.EpisodeSteps.columns`."""
-        return nest({path: self.column(path, rows) for path in select(self._decoder.steps, fields)})
+        return structure.nest(
+            {path: self.column(path, rows) for path in select(self._decoder.steps, fields)}
+        )
 
     def column(self, path: Path, rows: Any) -> npt.NDArray[Any]:
         """Returns rows (a slice, or an array of indices) of a column, as an array of its own."""
@@ -242,7 +242,7 @@ class StoredEpisode:
 
     def _values(self, stretches: Sequence[_Stretch], start: int, stop: int) -> Iterable[Any]:
         """Returns the values that rows [start, stop) have in a slot."""
-        number = bisect.bisect_right(stretches, start, key=_START) - 1
+        number = bisect.bisect_right(stretches, start, key=operator.itemgetter(0)) - 1
         parts = []
         while start < stop:
             make = stretches[number][1]
@@ -343,17 +343,6 @@ def select(paths: Iterable[Path], fields: Sequence[str] | None) -> list[Path]:
     return list(dict.fromkeys(chosen))
 
 
-def nest(leaves: Mapping[Path, Any]) -> dict[str, Any]:
-    """Returns leaves, by path, as a nest of dicts."""
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        node = tree
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = leaf
-    return tree
-
-
 # --- how values were logged --------------------------------------------------------------------------
 
 
@@ -387,11 +376,11 @@ def _foreign_form(of: schema.Schema) -> _Form:
     is custom data.
     """
     leaves = {f.path: _foreign_code(f) for f in of.steps.values() if f.path[0] not in _FLAGS}
-    tree = nest(leaves)
+    tree = structure.nest(leaves)
     slots = [tree.pop(name, None) for name in SLOTS[:-1]]
     first = (slots[0], None, None, None, tree or None)
     others = (*slots, tree or None)
-    metadata = nest({f.path: _foreign_code(f) for f in of.metadata_features()})
+    metadata = structure.nest({f.path: _foreign_code(f) for f in of.metadata_features()})
     return _Form(None, None, _stretches([(0, first), (1, others)]), {}, metadata or None)
 
 
