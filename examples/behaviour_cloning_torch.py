@@ -13,21 +13,17 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import dm_env
+import catch_play
 import numpy as np
 import torch
 import tqdm
 from torch.utils import data
 
 import envlogger
-from envlogger.testing import catch_env
 
-Policy = Callable[[Any], int]
-
-_NUM_ACTIONS = 3
 _BATCH_SIZE = 128
 _LEARNING_RATE = 1e-3
 
@@ -52,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     log = pathlib.Path(args.directory) / "catch" / "1.0.0"
     try:
-        record(log, args.episodes, args.seed)
+        catch_play.record(log, args.episodes, args.seed)
         with envlogger.Reader(log) as reader:
             examples = won_steps(reader)
             network = train(examples, args.epochs, args.workers, args.seed)
@@ -61,21 +57,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     print(f"Mean return over {args.test_episodes} episodes")
     for name, policy in (
-        ("random", random_policy(args.seed)),
+        ("random", catch_play.random_policy(args.seed)),
         ("cloned", greedy_policy(network)),
     ):
-        print(f"  {name} agent  {play(policy, args.test_episodes, args.seed):5.2f}")
-
-
-def record(log: pathlib.Path, num_episodes: int, seed: int) -> None:
-    """Records a random agent; an existing log is used as it is."""
-    if (log / "dataset_info.json").exists():
-        print(f"Using the log in {log}")
-        return
-    policy = random_policy(seed)
-    with envlogger.EnvLogger(catch_env.Catch(seed=seed), data_directory=log) as env:
-        for _ in tqdm.trange(num_episodes, desc="Recording", unit="episode", disable=None):
-            run_episode(env, policy)
+        print(f"  {name} agent  {catch_play.play(policy, args.test_episodes, args.seed):5.2f}")
 
 
 def won_steps(reader: envlogger.Reader) -> data.Dataset[Any]:
@@ -100,7 +85,7 @@ def train(examples: data.Dataset[Any], num_epochs: int, num_workers: int, seed: 
         torch.nn.ReLU(),
         torch.nn.Linear(64, 64),
         torch.nn.ReLU(),
-        torch.nn.Linear(64, _NUM_ACTIONS),
+        torch.nn.Linear(64, catch_play.NUM_ACTIONS),
     )
     optimizer = torch.optim.Adam(network.parameters(), _LEARNING_RATE, weight_decay=1e-4)
     loss_of = torch.nn.CrossEntropyLoss()
@@ -122,28 +107,7 @@ def train(examples: data.Dataset[Any], num_epochs: int, num_workers: int, seed: 
     return network
 
 
-def run_episode(env: dm_env.Environment, policy: Policy) -> float:
-    """Plays an episode; returns the sum of its rewards."""
-    timestep, total = env.reset(), 0.0
-    while not timestep.last():
-        timestep = env.step(policy(timestep.observation))
-        total += timestep.reward
-    return total
-
-
-def play(policy: Policy, num_episodes: int, seed: int) -> float:
-    """Returns the mean return of a policy, in episodes other than the recorded ones."""
-    env = catch_env.Catch(seed=seed + 1)
-    return float(np.mean([run_episode(env, policy) for _ in range(num_episodes)]))
-
-
-def random_policy(seed: int) -> Policy:
-    """Returns a policy that looks at nothing."""
-    rng = np.random.default_rng(seed)
-    return lambda observation: int(rng.integers(_NUM_ACTIONS))
-
-
-def greedy_policy(network: Any) -> Policy:
+def greedy_policy(network: Any) -> catch_play.Policy:
     """Returns a policy that takes the likeliest action."""
 
     def policy(observation: Any) -> int:

@@ -14,17 +14,16 @@ import argparse
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import dm_env
+import catch_play
 import matplotlib as mpl
 import numpy as np
 import tqdm
 
 import envlogger
 import envlogger.tfds
-from envlogger.testing import catch_env
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets otherwise
 import tensorflow as tf
@@ -32,9 +31,6 @@ import tensorflow as tf
 mpl.use("Agg")  # no display
 from matplotlib import pyplot as plt
 
-Policy = Callable[[Any], int]
-
-_NUM_ACTIONS = 3
 _BATCH_SIZE = 128
 _LEARNING_RATE = 1e-3
 _GAMMA = 0.99
@@ -65,19 +61,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     log = pathlib.Path(args.directory) / "catch" / "1.0.0"
     picture = pathlib.Path(args.directory) / "learning_curve.png"
     try:
-        record(log, args.episodes, args.seed)
+        catch_play.record(log, args.episodes, args.seed)
         snapshots = train(log, args.updates, args.seed)
     except envlogger.errors.EnvLoggerError as error:
         sys.exit(f"error: {error}")
 
-    random_return = play(random_policy(args.seed), args.test_episodes, args.seed)
+    random_return = catch_play.play(
+        catch_play.random_policy(args.seed), args.test_episodes, args.seed
+    )
     network = make_network()
     policy = greedy_policy(network)
     curve = []
     for num_updates, weights in tqdm.tqdm(snapshots, "Playing", disable=None):
         network.set_weights(weights)
-        curve.append((num_updates, play(policy, _CURVE_EPISODES, args.seed)))
-    trained_return = play(policy, args.test_episodes, args.seed)
+        curve.append((num_updates, catch_play.play(policy, _CURVE_EPISODES, args.seed)))
+    trained_return = catch_play.play(policy, args.test_episodes, args.seed)
     draw(curve, random_return, picture)
     print(f"Mean return over {args.test_episodes} episodes")
     print(f"  random agent   {random_return:5.2f}")
@@ -85,39 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"Learning curve: {picture}")
 
 
-def record(log: pathlib.Path, num_episodes: int, seed: int) -> None:
-    """Records a random agent; an existing log is used as it is."""
-    if (log / "dataset_info.json").exists():
-        print(f"Using the log in {log}")
-        return
-    policy = random_policy(seed)
-    with envlogger.EnvLogger(catch_env.Catch(seed=seed), data_directory=log) as env:
-        for _ in tqdm.trange(num_episodes, desc="Recording", unit="episode", disable=None):
-            run_episode(env, policy)
-
-
-def run_episode(env: dm_env.Environment, policy: Policy) -> float:
-    """Plays an episode; returns the sum of its rewards."""
-    timestep, total = env.reset(), 0.0
-    while not timestep.last():
-        timestep = env.step(policy(timestep.observation))
-        total += timestep.reward
-    return total
-
-
-def play(policy: Policy, num_episodes: int, seed: int) -> float:
-    """Returns the mean return of a policy, in episodes other than the recorded ones."""
-    env = catch_env.Catch(seed=seed + 1)
-    return float(np.mean([run_episode(env, policy) for _ in range(num_episodes)]))
-
-
-def random_policy(seed: int) -> Policy:
-    """Returns a policy that looks at nothing."""
-    rng = np.random.default_rng(seed)
-    return lambda observation: int(rng.integers(_NUM_ACTIONS))
-
-
-def greedy_policy(network: Any) -> Policy:
+def greedy_policy(network: Any) -> catch_play.Policy:
     """Returns a policy that takes the action of the highest value."""
     values = tf.function(network)
     return lambda observation: int(np.argmax(values(observation[None])[0]))
@@ -132,7 +98,7 @@ def make_network() -> Any:
             layers.Flatten(),
             layers.Dense(64, activation="relu"),
             layers.Dense(64, activation="relu"),
-            layers.Dense(_NUM_ACTIONS),
+            layers.Dense(catch_play.NUM_ACTIONS),
         ]
     )
 

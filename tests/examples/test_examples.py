@@ -3,39 +3,17 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
-import subprocess
-import sys
-
+import programs
 import rendering
 
 import envlogger
-
-_EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
-
-
-def _run(name, *args, cwd, status=0):
-    environ = {**os.environ, "COLUMNS": "100"}
-    environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # jax sets it, in tests of other things
-    result = subprocess.run(
-        [sys.executable, str(_EXAMPLES / name), *map(str, args)],
-        cwd=cwd,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert result.returncode == status, result.stdout + result.stderr
-    return result
 
 
 def test_random_agent_catch_records_and_appends(tmp_path):
     args = ("--num_episodes=3", f"--trajectories_dir={tmp_path / 'catch'}")
 
-    first = _run("random_agent_catch.py", *args, cwd=tmp_path)
-    _run("random_agent_catch.py", *args, cwd=tmp_path)
+    first = programs.run("random_agent_catch.py", *args, cwd=tmp_path)
+    programs.run("random_agent_catch.py", *args, cwd=tmp_path)
 
     assert first.stdout == f"Recorded 3 episodes to {tmp_path / 'catch'}\n"
     assert first.stderr == ""
@@ -46,7 +24,7 @@ def test_random_agent_catch_records_and_appends(tmp_path):
 
 
 def test_random_agent_catch_refuses_no_episodes(tmp_path):
-    result = _run("random_agent_catch.py", "--num_episodes=0", cwd=tmp_path, status=2)
+    result = programs.run("random_agent_catch.py", "--num_episodes=0", cwd=tmp_path, status=2)
 
     assert "--num_episodes: got 0, expected at least 1" in result.stderr
 
@@ -54,14 +32,16 @@ def test_random_agent_catch_refuses_no_episodes(tmp_path):
 def test_random_agent_catch_says_why_it_cannot_record(tmp_path):
     (tmp_path / "file").write_text("")
 
-    result = _run("random_agent_catch.py", "--trajectories_dir=file", cwd=tmp_path, status=1)
+    result = programs.run(
+        "random_agent_catch.py", "--trajectories_dir=file", cwd=tmp_path, status=1
+    )
 
     assert result.stderr.startswith("error: ")
     assert "Traceback" not in result.stderr
 
 
 def test_log_dm_control_records_a_task(tmp_path):
-    result = _run(
+    result = programs.run(
         "log_dm_control.py",
         "--domain=cartpole",
         "--task=swingup",
@@ -81,7 +61,7 @@ def test_log_dm_control_records_a_task(tmp_path):
 def test_log_dm_control_records_camera_images(tmp_path):
     args = ("--domain=cartpole", "--task=swingup", "--episodes=1", "--time_limit=0.02", "--pixels")
 
-    _run("log_dm_control.py", *args, f"--data_directory={tmp_path / 'data'}", cwd=tmp_path)
+    programs.run("log_dm_control.py", *args, f"--data_directory={tmp_path / 'data'}", cwd=tmp_path)
 
     with envlogger.Reader(tmp_path / "data") as reader:
         image = reader.steps[0].timestep.observation["pixels"]
@@ -90,17 +70,21 @@ def test_log_dm_control_records_camera_images(tmp_path):
 
 
 def test_log_dm_control_lists_what_there_is(tmp_path):
-    domain = _run("log_dm_control.py", "--domain=valker", cwd=tmp_path, status=1)
-    task = _run("log_dm_control.py", "--domain=walker", "--task=fly", cwd=tmp_path, status=1)
+    domain = programs.run("log_dm_control.py", "--domain=valker", cwd=tmp_path, status=1)
+    task = programs.run(
+        "log_dm_control.py", "--domain=walker", "--task=fly", cwd=tmp_path, status=1
+    )
 
     assert domain.stderr.startswith("error: --domain: got 'valker', expected one of acrobot, ")
     assert task.stderr == "error: --task: got 'fly', expected one of run, stand, walk\n"
 
 
 def test_read_episodes_shows_what_was_recorded(tmp_path):
-    _run("random_agent_catch.py", "--num_episodes=3", "--trajectories_dir=catch", cwd=tmp_path)
+    programs.run(
+        "random_agent_catch.py", "--num_episodes=3", "--trajectories_dir=catch", cwd=tmp_path
+    )
 
-    shown = _run("read_episodes.py", "catch", "--steps=2", cwd=tmp_path).stdout
+    shown = programs.run("read_episodes.py", "catch", "--steps=2", cwd=tmp_path).stdout
 
     assert "observation                  BoundedArray(shape=(10, 5)" in shown
     assert "'agent_type': 'random'" in shown
@@ -110,16 +94,16 @@ def test_read_episodes_shows_what_was_recorded(tmp_path):
 
 
 def test_read_episodes_says_that_nothing_is_there(tmp_path):
-    result = _run("read_episodes.py", "nowhere", cwd=tmp_path, status=1)
+    result = programs.run("read_episodes.py", "nowhere", cwd=tmp_path, status=1)
 
     assert result.stderr.startswith("error: ")
     assert "nowhere" in result.stderr
 
 
 def test_demo_records_what_is_missing_and_shows_all(tmp_path):
-    first = _run("demo.py", "--walker_episodes=1", "--catch_episodes=2", cwd=tmp_path)
-    more = _run("demo.py", "--walker_episodes=1", "--catch_episodes=5", cwd=tmp_path)
-    again = _run("demo.py", "--walker_episodes=1", "--catch_episodes=5", cwd=tmp_path)
+    first = programs.run("demo.py", "--walker_episodes=1", "--catch_episodes=2", cwd=tmp_path)
+    more = programs.run("demo.py", "--walker_episodes=1", "--catch_episodes=5", cwd=tmp_path)
+    again = programs.run("demo.py", "--walker_episodes=1", "--catch_episodes=5", cwd=tmp_path)
 
     assert [result.stdout.splitlines()[:2] for result in (first, more, again)] == [
         [

@@ -3,31 +3,13 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
-_EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "offline_dqn.py"
-
-
-def _run(*args, cwd, status=0):
-    result = subprocess.run(
-        [sys.executable, str(_EXAMPLE), *args],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "100"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert result.returncode == status, result.stdout + result.stderr
-    return result
+import programs
 
 
 def test_the_trained_agent_catches_the_ball(tmp_path):
-    result = _run(cwd=tmp_path)
+    result = programs.run("offline_dqn.py", cwd=tmp_path)
 
     returns = {
         agent: float(re.search(rf"{agent} agent +(-?[\d.]+)", result.stdout)[1])
@@ -42,13 +24,13 @@ def test_the_trained_agent_catches_the_ball(tmp_path):
 def test_a_log_is_recorded_once(tmp_path):
     args = ("--directory=run", "--episodes=5", "--updates=1", "--test_episodes=1")
 
-    _run(*args, cwd=tmp_path)
-    second = _run(*args, cwd=tmp_path)
+    programs.run("offline_dqn.py", *args, cwd=tmp_path)
+    second = programs.run("offline_dqn.py", *args, cwd=tmp_path)
 
     assert "Using the log in run/catch/1.0.0" in second.stdout
 
 
 def test_bad_input(tmp_path):
-    result = _run("--updates=0", cwd=tmp_path, status=2)
+    result = programs.run("offline_dqn.py", "--updates=0", cwd=tmp_path, status=2)
 
     assert "--updates: got 0, expected at least 1" in result.stderr
