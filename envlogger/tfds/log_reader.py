@@ -182,7 +182,8 @@ class LogReader:
                 continue
             segment = self._idle.get(path)
             if segment is None:
-                segment = step_log.open_segment(path, self._journal.layouts)
+                with contextlib.suppress(FileNotFoundError):  # it was empty, and is gone
+                    segment = step_log.open_segment(path, self._journal.layouts)
             elif not segment.is_unsealed:
                 if not os.path.exists(path):
                     self._idle.pop(path).close()

@@ -216,19 +216,7 @@ class LogWriter:
     def _roll(self, layout: Layout, heap_bytes: int) -> None:
         rows = self.num_rows
         if self.segment is not None:
-            # It may be given back from now on; if no other can be had, nothing may go into it.
-            self.writes.clear()
-            self.segment.mark_done()
-            if not self.segment.count:
-                # An exception, Ctrl-C say, came in between. The last row lies in the segment before,
-                # and the sealer relies on it that there is none behind that one.
-                empty = self._segments.pop()
-                os.unlink(empty.path)
-                empty.close()
-        if self.segment is not None:
-            is_large = layout.row_bytes >= _LARGE_ROW
-            if self._backlog() > (_RESIDENT_BYTES_OF_LARGE_ROWS if is_large else _RESIDENT_BYTES):
-                self.segment.release_pages()
+            self._leave(self.segment)
         is_small = layout.number != self._grown and rows >= _FIRST_ROWS
         if is_small or heap_bytes > layout.heap_bytes:
             heap = max(heap_bytes, layout.heap_bytes // 2)
@@ -243,6 +231,22 @@ class LogWriter:
         self._segments.append(segment)
         self._bind()
         self._on_roll()
+
+    def _leave(self, segment: Segment) -> None:
+        """Takes the last segment out of use."""
+        # It may be given back from now on; if no other can be had, nothing may go into it.
+        self.writes.clear()
+        segment.mark_done()
+        if not segment.count:
+            # An exception, Ctrl-C say, came in between. The last row lies in the segment before, and the
+            # sealer relies on it that there is none behind that one.
+            self._segments.pop()
+            os.unlink(segment.path)
+            segment.close()
+            return
+        is_large = segment.layout.row_bytes >= _LARGE_ROW
+        if self._backlog() > (_RESIDENT_BYTES_OF_LARGE_ROWS if is_large else _RESIDENT_BYTES):
+            segment.release_pages()
 
     def _recycle(self, layout: Layout) -> Segment | None:
         """Returns a segment whose rows are sealed; drops those of an outdated layout."""
