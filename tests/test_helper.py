@@ -382,6 +382,6 @@ def test_recording_takes_less_than_100_mb(tmp_path):
 def _inject(monkeypatch, source):
     """Has helpers run something before they begin."""
     code = textwrap.dedent(source)
-    begin, _, end = helper._BOOTSTRAP.partition("from envlogger.tfds import helper")
-    patched = f"{begin}exec({code!r}); from envlogger.tfds import helper{end}"
+    begin, _, end = helper._BOOTSTRAP.partition("from envlogger.tfds import helper_process")
+    patched = f"{begin}exec({code!r}); from envlogger.tfds import helper_process{end}"
     monkeypatch.setattr(helper, "_BOOTSTRAP", patched)

@@ -10,29 +10,35 @@ neither TensorFlow nor TFDS; where TFDS is not imported yet, the extension takes
 These are imported when they are first used.
 """
 
-import importlib as _importlib
-from typing import Any as _Any
+import types as _types
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from envlogger.tfds import array_record
+from envlogger import _lazy
+from envlogger.tfds import _on_import
 
-array_record.register()
+if _TYPE_CHECKING:
+    from envlogger.tfds.loaders import Shuffle, episodes, steps, transitions, windows
+    from envlogger.tfds.rlds_support import import_rlds
 
-_LAZY = {
-    "Shuffle": "envlogger.tfds.loaders",
-    "episodes": "envlogger.tfds.loaders",
-    "import_rlds": "envlogger.tfds.rlds_support",
-    "steps": "envlogger.tfds.loaders",
-    "transitions": "envlogger.tfds.loaders",
-    "windows": "envlogger.tfds.loaders",
-}
+__all__ = ["Shuffle", "episodes", "import_rlds", "steps", "transitions", "windows"]
 
 
-def __getattr__(name: str) -> _Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(_importlib.import_module(_LAZY[name]), name)
-    return value
+def _extend(file_adapters: _types.ModuleType) -> None:
+    from envlogger.tfds import array_record
+
+    array_record.register(file_adapters)
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+_on_import.on_import("tensorflow_datasets.core.file_adapters", _extend)
+
+__getattr__, __dir__ = _lazy.attach(
+    globals(),
+    {
+        "Shuffle": "envlogger.tfds.loaders",
+        "episodes": "envlogger.tfds.loaders",
+        "import_rlds": "envlogger.tfds.rlds_support",
+        "steps": "envlogger.tfds.loaders",
+        "transitions": "envlogger.tfds.loaders",
+        "windows": "envlogger.tfds.loaders",
+    },
+)

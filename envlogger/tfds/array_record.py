@@ -29,8 +29,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.tfds._on_import import on_import
-
 _Reader: TypeAlias = Any  # array_record_module.ArrayRecordReader
 _Tensor: TypeAlias = Any  # tf.Tensor
 _Dataset: TypeAlias = Any  # tf.data.Dataset
@@ -55,15 +53,11 @@ _IDLE_READERS = 64
 _NO_STOP = np.int64(np.iinfo(np.int64).max)
 
 
-def register() -> None:
-    """Makes TFDS read ArrayRecord as tf.data: now, or as soon as TFDS is imported.
+def register(file_adapters: types.ModuleType) -> None:
+    """Puts the adapter into `tensorflow_datasets.core.file_adapters`. It may be called again.
 
-    It may be called again. Where TFDS can read ArrayRecord as tf.data by itself, nothing changes.
+    Where TFDS can read ArrayRecord as tf.data by itself, nothing changes.
     """
-    on_import("tensorflow_datasets.core.file_adapters", _register)
-
-
-def _register(file_adapters: types.ModuleType) -> None:
     array_record = file_adapters.FileFormat.ARRAY_RECORD
     adapter = file_adapters.ADAPTER_FOR_FORMAT[array_record]
     if not adapter.SUPPORTS_TF_DATA:

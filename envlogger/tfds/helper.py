@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The helper process: seals a session while the environment runs.
+"""The writer's end of the helper process, which seals a session while the environment runs.
 
-The writer's end (`Helper`) and the loop of the process (`main`) stand side by side; between them are
-two pipes. The writer sends single bytes, the helper answers in JSON lines.
-
-The helper runs at a lower priority, in a session of its own, so that the terminal's Ctrl-C does not
-reach it. It ends when the writer has closed, or is dead, and everything is sealed.
+The other end is `helper_process`. Between them are two pipes: the writer sends single bytes, the helper
+answers in JSON lines.
 """
 
 from __future__ import annotations
@@ -16,20 +13,10 @@ import os
 import select
 import subprocess
 import sys
-import time
-from typing import Any
 
-from envlogger import errors
-from envlogger.tfds import dataset, session
-from envlogger.tfds.sealer import Sealer
+from envlogger.tfds import dataset
+from envlogger.tfds.helper_process import CLOSE, POLL_SECONDS, PRESSURE, PUBLISH, WAKE
 
-_WAKE, _PRESSURE, _PUBLISH, _CLOSE = b"w", b"p", b"f", b"c"
-
-# How long the helper sleeps where nobody wakes it.
-_POLL_SECONDS = 0.1
-# How long it waits before it tries again to write to a disk that was full.
-_RETRY_SECONDS = 1.0
-_NICENESS = 10
 # The libraries for linear algebra that numpy may come with start a thread for each core, which is half
 # of the time that the helper takes to start; it has no use for them.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -38,8 +25,8 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THR
 _BOOTSTRAP = """
 import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
-from envlogger.tfds import helper
-helper.main(json.loads(sys.argv[2]))
+from envlogger.tfds import helper_process
+helper_process.main(json.loads(sys.argv[2]))
 os._exit(0)
 """
 
@@ -113,7 +100,7 @@ class Helper:
 
     def wake(self) -> None:
         """Says that there are rows to seal."""
-        self._send(_WAKE)
+        self._send(WAKE)
 
     def check(self) -> None:
         """Raises what went wrong in the helper since the last call; the rows are safe.
@@ -125,7 +112,7 @@ class Helper:
 
     def wait_for_space(self) -> None:
         """Has the helper publish what it can, and waits until it has tried."""
-        self._ask(_PRESSURE)
+        self._ask(PRESSURE)
 
     def publish(self) -> None:
         """Has the helper publish the episodes that are finished, and waits for it.
@@ -133,11 +120,11 @@ class Helper:
         Raises:
           OSError: The helper could not write.
         """
-        self._ask(_PUBLISH)
+        self._ask(PUBLISH)
 
     def finish(self) -> bool:
         """Has the helper seal and publish everything, waits for its end; returns whether it did."""
-        self._send(_CLOSE)
+        self._send(CLOSE)
         self._process.wait()
         self.close()
         return not os.path.exists(self._session_path)
@@ -160,7 +147,7 @@ class Helper:
         answers.register(self._answers, select.POLLIN)
         self._send(command)
         while self._num_acknowledged == before and self.is_alive:
-            answers.poll(_POLL_SECONDS * 1000)
+            answers.poll(POLL_SECONDS * 1000)
             self._read()
 
     def _read(self) -> None:
@@ -175,96 +162,3 @@ class Helper:
                     f"Sealing failed; the steps are safe in the step log. {answer['error']}"
                 )
             self._num_acknowledged += 1
-
-
-def main(task: dict[str, Any]) -> None:
-    """Seals a session until its writer is gone and everything is published."""
-    with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
-    target = dataset.DatasetDirectory(
-        task["directory"], *task["identity"], descriptor=task["descriptor"]
-    )
-    lock = session.Lock(target.session_path(task["session"]), session.SEALER_LOCK)
-    try:
-        lock.acquire()
-    except FileNotFoundError:
-        return  # the writer died early, and somebody has recovered its session already
-    _Loop(target, task).run()
-    lock.release()
-
-
-class _Loop:
-    """Waits for commands, for rows, and for the end of the writer."""
-
-    def __init__(self, target: dataset.DatasetDirectory, task: dict[str, Any]) -> None:
-        self._target = target
-        self._session_id = task["session"]
-        self._commands = task["commands"]
-        self._answers = task["answers"]
-        self._sync_interval = task["sync_interval"]
-        self._next_sync = time.monotonic() + (self._sync_interval or 0.0)
-        self._poll = select.poll()
-        self._poll.register(self._commands, select.POLLIN)
-        self._writer = _watch(task["writer"])
-        if self._writer >= 0:
-            self._poll.register(self._writer, select.POLLIN)
-
-    def run(self) -> None:
-        sealer: Sealer | None = None
-        is_over = False
-        while True:
-            commands = b"" if is_over else self._wait()
-            is_over = is_over or _CLOSE in commands or self._is_writer_gone()
-            try:
-                sealer = sealer or Sealer(self._target, self._session_id)
-                sealer.seal(under_pressure=_PRESSURE in commands)
-                if _PUBLISH in commands:
-                    sealer.flush()
-                self._sync(sealer)
-                if is_over:
-                    sealer.finish()
-                    return
-                with contextlib.suppress(OSError):  # where there is no space, the writer says so
-                    sealer.make_spares()
-                self._acknowledge(commands)
-            except (OSError, errors.EnvLoggerError) as error:
-                # A full disk, as a rule. The step log has everything: begin anew from there.
-                if is_over:
-                    sys.exit(1)  # the writer that waits says why; the next one recovers the session
-                self._answer({"error": str(error)})
-                if sealer is not None:
-                    sealer.close()
-                    sealer = None
-                time.sleep(_RETRY_SECONDS)
-
-    def _wait(self) -> bytes:
-        ready = {descriptor for descriptor, _ in self._poll.poll(_POLL_SECONDS * 1000)}
-        return os.read(self._commands, 4096) if self._commands in ready else b""
-
-    def _is_writer_gone(self) -> bool:
-        if self._writer < 0:
-            return True
-        return bool(select.select([self._writer], [], [], 0)[0])
-
-    def _sync(self, sealer: Sealer) -> None:
-        if self._sync_interval is not None and time.monotonic() >= self._next_sync:
-            sealer.sync()
-            self._next_sync = time.monotonic() + self._sync_interval
-
-    def _acknowledge(self, commands: bytes) -> None:
-        if _PUBLISH in commands or _PRESSURE in commands:
-            self._answer({})
-
-    def _answer(self, answer: dict[str, str]) -> None:
-        with contextlib.suppress(OSError):  # the writer may be gone
-            os.write(self._answers, json.dumps(answer).encode() + b"\n")
-
-
-def _watch(writer: int) -> int:
-    """Returns a descriptor that becomes readable when the writer ends, or -1 if it has ended."""
-    try:
-        descriptor = os.pidfd_open(writer)
-    except ProcessLookupError:
-        return -1
-    # If the writer had died before, the number may be another process's now; it is not our parent.
-    return descriptor if os.getppid() == writer else -1

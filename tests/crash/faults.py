@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from envlogger.tfds import helper, shards
+from envlogger.tfds import helper_process, shards
 
 KILL, KILL_BOTH, FULL = "kill", "kill both", "full"
 
@@ -128,7 +128,7 @@ class ForkedHelper:
             os.setsid()
             if self.faults is not None and ForkedHelper._num_started == 1:
                 self.faults.arm()
-            helper.main(json.loads(arguments[-1]))
+            helper_process.main(json.loads(arguments[-1]))
             os._exit(0)
         finally:
             os._exit(1)

@@ -653,8 +653,8 @@ def test_without_tensorflow(builder, monkeypatch):
 
 
 def test_register_twice_changes_nothing():
-    array_record.register()
-    array_record.register()
+    array_record.register(file_adapters)
+    importlib.reload(envlogger.tfds)
 
     array_record_format = file_adapters.FileFormat.ARRAY_RECORD
     assert file_adapters.ADAPTER_FOR_FORMAT[array_record_format] is ADAPTER
@@ -669,7 +669,7 @@ def test_tfds_that_can_read_array_record_is_left_alone(monkeypatch):
     array_record_format = file_adapters.FileFormat.ARRAY_RECORD
     monkeypatch.setitem(file_adapters.ADAPTER_FOR_FORMAT, array_record_format, Capable)
 
-    array_record.register()
+    array_record.register(file_adapters)
 
     assert file_adapters.ADAPTER_FOR_FORMAT[array_record_format] is Capable
 
