@@ -11,13 +11,11 @@ that are made once for each structure (see `structure`), since most episodes hav
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import functools
 import itertools
-import json
 import operator
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import dm_env
 import numpy as np
@@ -25,53 +23,15 @@ import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.converters import json_codec
-from envlogger.tfds import example, features, schema, structure, views
-from envlogger.tfds.episode import SLOTS, End, slot_path
+from envlogger.tfds import example, features, row_forms, schema, structure, views
+from envlogger.tfds.episode import End, slot_path
 from envlogger.tfds.features import Column, EncodedColumn, Encoding, Feature
-from envlogger.tfds.structure import Path, Structure
+from envlogger.tfds.structure import Path
 
 # Steps are built in stretches of about so many bytes: so many are in memory at a time.
 _STRETCH_BYTES = 1 << 20
 
-# What the decoders raise where a record holds something else than they expect.
-_DAMAGE = (
-    errors.CorruptDatasetError,
-    AttributeError,
-    LookupError,
-    OverflowError,
-    TypeError,
-    ValueError,
-)
-
-_FLAGS = (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
 _FIRST, _MID, _LAST = dm_env.StepType
-
-# Returns the values of rows [start, stop) of an episode.
-_Values: TypeAlias = Callable[["StoredEpisode", int, int], Iterable[Any]]
-# A stretch of rows in which a slot has one structure: where it starts, and what makes its values.
-_Stretch: TypeAlias = tuple[int, _Values]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Form:
-    """What a record says of how its values were logged; many records say the same.
-
-    Attributes:
-      end: How the episode ended; None where the record does not say.
-      num_steps: How many rows there are; None where the record does not say.
-      slots: For each of SLOTS its stretches. For what came of an action, the first row is a stretch of
-        its own.
-      first: The action, reward and discount of the first row, by path, as JSON.
-      metadata: The structure of the episode's metadata.
-      step_types: The type of each row; None where it follows from the flags and `end`.
-    """
-
-    end: End | None
-    num_steps: int | None
-    slots: Sequence[Sequence[_Stretch]]
-    first: Mapping[str, Any]
-    metadata: Structure
-    step_types: tuple[dm_env.StepType, ...] | None = None
 
 
 class Decoder:
@@ -89,7 +49,7 @@ class Decoder:
         self.row_bytes = sum(_row_bytes(feature) for feature in of.steps.values()) or 1
         self.kept_bytes = sum(_kept_bytes(feature) for feature in of.steps.values())
         self._parser = example.Parser()
-        self._foreign = _foreign_form(of)
+        self._foreign = row_forms.foreign_form(of)
 
     def decode(self, record: bytes, where: str) -> StoredEpisode:
         """Returns the episode in a record.
@@ -107,14 +67,14 @@ class Decoder:
         try:
             raw = self._parser.parse(record)
             return StoredEpisode(self, raw, self._form_of(raw), len(record), where)
-        except _DAMAGE as error:
+        except row_forms.DAMAGE as error:
             raise _located(where, error) from error
 
-    def _form_of(self, raw: example.ParsedRecord) -> _Form:
+    def _form_of(self, raw: example.ParsedRecord) -> row_forms.Form:
         if schema.RESTORE not in raw:
             return self._foreign
         items = example.decode_bytes(raw[schema.RESTORE])
-        return _form(bytes(items[0])) if items and items[0] else self._foreign
+        return row_forms.form_of(bytes(items[0])) if items and items[0] else self._foreign
 
 
 class StoredEpisode:
@@ -134,7 +94,7 @@ class StoredEpisode:
         self,
         decoder: Decoder,
         raw: example.ParsedRecord,
-        form: _Form,
+        form: row_forms.Form,
         size: int,
         where: str,
     ) -> None:
@@ -180,7 +140,7 @@ class StoredEpisode:
             upto = min(start + size, stop)
             try:
                 steps = self._build(start, upto)
-            except _DAMAGE as error:
+            except row_forms.DAMAGE as error:
                 raise _located(self._where, error) from error
             yield from steps
             start = upto
@@ -195,7 +155,7 @@ class StoredEpisode:
         """Returns rows (a slice, or an array of indices) of a column, as an array of its own."""
         try:
             return self._take(path, rows)
-        except _DAMAGE as error:
+        except row_forms.DAMAGE as error:
             raise _located(self._where, error) from error
 
     def _take(self, path: Path, rows: Any) -> npt.NDArray[Any]:
@@ -214,11 +174,11 @@ class StoredEpisode:
         """Returns what `episode_fn` returned last, or None."""
         value = self._form.metadata
         if self._form.end is None:  # of another writer, whose features may be optional
-            value = _without(value, self._raw.layout)
+            value = row_forms.without(value, self._raw.layout)
         path = slot_path(schema.CUSTOM_DATA, value)
         try:
             return structure.unflatten(value, path, self._metadata_leaf)
-        except _DAMAGE as error:
+        except row_forms.DAMAGE as error:
             raise _located(self._where, error) from error
 
     def logged(self, path: Path, start: int, stop: int) -> Any:
@@ -240,7 +200,9 @@ class StoredEpisode:
         timesteps = map(dm_env.TimeStep, types, reward, discount, observation)
         return map(step_data.StepData, timesteps, action, custom)
 
-    def _values(self, stretches: Sequence[_Stretch], start: int, stop: int) -> Iterable[Any]:
+    def _values(
+        self, stretches: Sequence[row_forms.Stretch], start: int, stop: int
+    ) -> Iterable[Any]:
         """Returns the values that rows [start, stop) have in a slot."""
         number = bisect.bisect_right(stretches, start, key=operator.itemgetter(0)) - 1
         parts = []
@@ -341,108 +303,6 @@ def select(paths: Iterable[Path], fields: Sequence[str] | None) -> list[Path]:
             )
         chosen += found
     return list(dict.fromkeys(chosen))
-
-
-# --- how values were logged --------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=1024)
-def _form(text: bytes) -> _Form:
-    """Returns what the feature `envlogger` of a record says."""
-    try:
-        node = json.loads(text)
-        structures = [tuple(map(structure.from_json, row)) for row in node["structures"]]
-        numbers, counts = node["runs"][::2], node["runs"][1::2]
-        starts = [0, *itertools.accumulate(counts)]
-        rows = [(start, structures[number]) for start, number in zip(starts, numbers, strict=False)]
-        return _Form(
-            End(node["end"]),
-            starts[-1],
-            _stretches(rows),
-            node.get("first", {}),
-            structure.from_json(node["metadata"]),
-            tuple(map(dm_env.StepType, node["types"])) if "types" in node else None,
-        )
-    except _DAMAGE as error:
-        raise errors.CorruptDatasetError(
-            f"{schema.RESTORE}: a record does not say how its values were logged: {error!r}."
-        ) from error
-
-
-def _foreign_form(of: schema.Schema) -> _Form:
-    """Returns how records of other writers are read: as dicts of numpy values.
-
-    The first row has no action, reward and discount. What is in the step besides the fields of RLDS
-    is custom data.
-    """
-    leaves = {f.path: _foreign_code(f) for f in of.steps.values() if f.path[0] not in _FLAGS}
-    tree = structure.nest(leaves)
-    slots = [tree.pop(name, None) for name in SLOTS[:-1]]
-    first = (slots[0], None, None, None, tree or None)
-    others = (*slots, tree or None)
-    metadata = structure.nest({f.path: _foreign_code(f) for f in of.metadata_features()})
-    return _Form(None, None, _stretches([(0, first), (1, others)]), {}, metadata or None)
-
-
-def _foreign_code(feature: Feature) -> str:
-    if feature.shape:
-        return "a"
-    return "y" if feature.dtype == features.STRING else "g"
-
-
-def _stretches(rows: Sequence[tuple[int, tuple[Structure, ...]]]) -> list[list[_Stretch]]:
-    """Returns the stretches of each slot.
-
-    Args:
-      rows: Where each stretch of rows starts whose structures are the same, and these structures.
-    """
-    slots = []
-    for place, name in enumerate(SLOTS):
-        stretches: list[_Stretch] = []
-        before: Structure = None
-        for start, structures in rows:
-            value = structures[place]
-            if not stretches or repr(value) != repr(before):  # equal dicts may differ in order
-                stretches.append((start, _compile(value, slot_path(name, value))))
-            if start == 0 and name in schema.SHIFTED:
-                stretches.append((1, stretches[0][1]))
-            before = value
-        slots.append(stretches)
-    return slots
-
-
-def _without(value: Structure, names: Container[str], path: Path = ()) -> Structure:
-    """Returns a nest of dicts, with None for the leaves that a record does not have."""
-    if isinstance(value, dict):
-        return {key: _without(item, names, (*path, key)) for key, item in value.items()}
-    return value if "/".join(path) in names else None
-
-
-def _compile(value: Structure, path: Path) -> _Values:
-    """Returns a function that makes the values of consecutive rows of one structure."""
-    if value is None:
-        return lambda episode, start, stop: itertools.repeat(None, stop - start)
-    if isinstance(value, dict):
-        keys = list(value)
-        parts = [_compile(item, (*path, str(key))) for key, item in value.items()]
-        if not parts:
-            return lambda episode, start, stop: ({} for _ in range(start, stop))
-        return lambda episode, start, stop: (
-            dict(zip(keys, row, strict=True))
-            for row in zip(*[part(episode, start, stop) for part in parts], strict=False)
-        )
-    if isinstance(value, list | tuple):
-        kind = type(value)
-        parts = [_compile(item, (*path, str(i))) for i, item in enumerate(value)]
-        if not parts:
-            return lambda episode, start, stop: (kind() for _ in range(start, stop))
-        return lambda episode, start, stop: map(
-            kind, zip(*[part(episode, start, stop) for part in parts], strict=False)
-        )
-    code: str = value
-    return lambda episode, start, stop: structure.decode_leaves(
-        code, episode.logged(path, start, stop)
-    )
 
 
 @functools.lru_cache(maxsize=256)
