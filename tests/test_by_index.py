@@ -167,8 +167,10 @@ def test_an_episode_is_read_once_for_a_batch(run, monkeypatch):
     dataset = envlogger.Transitions(envlogger.Reader(run, cache_bytes=0))
     decoded.clear()
 
-    dataset[0]
+    dataset[1]
     assert len(decoded) == 2
+    dataset[1]
+    assert len(decoded) == 2  # they are kept
     windows = envlogger.Windows(run, length=3, stride=1)
     decoded.clear()
     windows.__getitems__([2, 3, 4])  # overlapping, of one episode

@@ -28,7 +28,7 @@ _LAYERS = (
     ("envlogger.tfds.schema",),
     ("envlogger.tfds.feature_json",),
     ("envlogger.tfds.features", "envlogger.tfds.structure"),
-    ("envlogger.tfds.example", "envlogger.tfds.images"),
+    ("envlogger.tfds.example", "envlogger.tfds.images", "envlogger.tfds.partial_record"),
     ("envlogger.converters",),
     ("envlogger.options",),
     ("envlogger._lazy", "envlogger.errors", "envlogger.step_data", "envlogger.version"),

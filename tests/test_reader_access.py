@@ -112,10 +112,12 @@ def test_only_the_images_of_a_step_are_decoded(run, monkeypatch):
         assert len(decoded) == 1
         reader.episodes[5].columns(["observation/id", "reward"])
         assert len(decoded) == 1
-        reader.episodes[5].columns(["observation"], rows=[2, 8, -1])
-        assert len(decoded) == 4
+        reader.episodes[5].columns(["observation"], rows=[2, 8, -1])  # the last twice
+        assert len(decoded) == 3
         list(reader.episodes[5][1:3])
-        assert len(decoded) == 6
+        assert len(decoded) == 5
+        reader.steps[5], reader.episodes[5][8], reader.episodes[5].columns(rows=[2])
+        assert len(decoded) == 5  # they are kept
 
 
 # --- the cache --------------------------------------------------------------------------------------

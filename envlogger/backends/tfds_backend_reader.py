@@ -121,7 +121,7 @@ class TFDSBackendReader(backend_reader.BackendReader):
     def _get_nth_step(self, i: int) -> step_data.StepData:
         starts = self._step_starts()
         index = int(starts.searchsorted(i, side="right")) - 1
-        return self._episode(index).step(i - int(starts[index]))
+        return self._part_of(index).step(i - int(starts[index]))
 
     def _scan_steps(self, indices: range) -> Iterator[step_data.StepData]:
         if indices.step != 1:
@@ -133,7 +133,8 @@ class TFDSBackendReader(backend_reader.BackendReader):
         index = int(starts.searchsorted(start, side="right")) - 1
         while start < stop:
             first, end = map(int, starts[index : index + 2])
-            yield from self._episode(index).rows(start - first, min(stop, end) - first)
+            upto = min(stop, end)
+            yield from self._for_rows(index, upto - start).rows(start - first, upto - first)
             start = end
             index += 1
 
@@ -141,19 +142,21 @@ class TFDSBackendReader(backend_reader.BackendReader):
         # Where the index has not been needed yet, one episode is no reason to make it.
         return sequences.EpisodeSteps(
             lambda: self._num_steps_of(i),
-            lambda step: self._episode(i).step(step),
+            lambda step: self._part_of(i).step(step),
             lambda steps: self._scan_episode(i, steps),
             lambda fields, rows: self._get_columns(i, fields, rows),
         )
 
     def _scan_episode(self, i: int, steps: range) -> Iterator[step_data.StepData]:
-        episode = self._episode(i)
+        episode = self._for_rows(i, len(steps))
         if steps.step != 1:
             return map(episode.step, steps)
         return episode.rows(steps.start, steps.stop)
 
     def _get_columns(self, i: int, fields: Sequence[str] | None, rows: Any) -> dict[str, Any]:
-        return self._episode(i).columns(fields, rows)
+        is_whole = fields is None and isinstance(rows, slice) and rows == slice(None)
+        episode = self._episode(i) if is_whole else self._part_of(i)
+        return episode.columns(fields, rows)
 
     def _get_nth_episode_info(
         self, i: int, include_metadata: bool = False
@@ -163,19 +166,41 @@ class TFDSBackendReader(backend_reader.BackendReader):
         return backend_reader.EpisodeInfo(start, stop - start, metadata)
 
     def _get_nth_episode_metadata(self, i: int) -> Any:
-        return self._episode(i).metadata_value()
+        return self._part_of(i).metadata_value()
 
     def _num_steps_of(self, i: int) -> int:
         starts = self._known_starts
-        return len(self._episode(i)) if starts is None else int(starts[i + 1] - starts[i])
+        return len(self._part_of(i)) if starts is None else int(starts[i + 1] - starts[i])
+
+    def _for_rows(self, index: int, count: int) -> stored_episode.StoredEpisode:
+        """Returns an episode of which so many rows are wanted."""
+        is_most = 2 * count > self._num_steps_of(index)
+        return self._episode(index) if is_most else self._part_of(index)
 
     def _episode(self, index: int) -> stored_episode.StoredEpisode:
+        """Returns an episode, the whole of which has been read and compared with its hash."""
+        episode = self._cache.get(index)
+        if episode is None or episode.is_partial:
+            path, record = self._pool.read(index)
+            episode = self._keep(index, self._decoder.decode(record, path))
+        return episode
+
+    def _part_of(self, index: int) -> stored_episode.StoredEpisode:
+        """Returns an episode of which a part is wanted, and only that is read where it is large."""
         episode = self._cache.get(index)
         if episode is None:
-            path, record = self._pool.read(index)
-            episode = self._decoder.decode(record, path)
-            self._check_num_steps(index, len(episode))
-            self._cache.put(index, episode, episode.num_bytes)
+            opened = self._pool.open(index)
+            if opened is None:
+                return self._episode(index)
+            path, record = opened
+            episode = self._keep(index, self._decoder.open(record, path))
+        return episode
+
+    def _keep(
+        self, index: int, episode: stored_episode.StoredEpisode
+    ) -> stored_episode.StoredEpisode:
+        self._check_num_steps(index, len(episode))
+        self._cache.put(index, episode, episode.num_bytes)
         return episode
 
     def _check_num_steps(self, index: int, found: int) -> None:
@@ -206,8 +231,13 @@ class TFDSBackendReader(backend_reader.BackendReader):
         def count_steps(shard: int) -> list[int]:
             found = []
             for i in pool.records_of(shard):
-                path, record = pool.read(i)
-                found.append(len(self._decoder.decode(record, path)))
+                opened = pool.open(i)
+                if opened is not None:
+                    path, part = opened
+                    found.append(len(self._decoder.open(part, path)))
+                else:
+                    path, record = pool.read(i)
+                    found.append(len(self._decoder.decode(record, path)))
             return found
 
         try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads ArrayRecord files in Python, for processes that were forked.
+"""Reads ArrayRecord files in Python: parts of large records, and in processes that were forked.
 
-ArrayRecord's own library starts threads with the first file that a process opens, and waits for them on
+ArrayRecord's own library reads whole records only. It starts threads with the first file that a process opens, and waits for them on
 structures of their stacks. In a fork there are no such threads, and their stacks are soon used for
 something else: the library then hangs, or dies of SIGSEGV. Workers of PyTorch are forks, as a rule.
 
@@ -14,8 +14,8 @@ A file is one of Riegeli/records (https://github.com/google/riegeli/blob/master/
              data    uint8 compression, varint size of (a), (a) sizes of the records as varints,
                      (b) the records; (a) and (b) each compressed, behind a varint of its size
 
-What this reader leaves out is to compare the hash of the data, which would take it minutes per GB: in a
-forked process, damage shows only where it makes a record unreadable.
+What this reader leaves out is to compare the hash of the data, which would take it minutes per GB:
+damage shows only where it makes a record unreadable.
 """
 
 from __future__ import annotations
@@ -24,11 +24,18 @@ import os
 import struct
 from typing import Any
 
+import numpy as np
+
 from envlogger import errors
 from envlogger.tfds.example import decode_varint
+from envlogger.tfds.partial_record import Place
 
 _BLOCK = 1 << 16
 _BLOCK_HEADER = 24
+_ROOM = _BLOCK - _BLOCK_HEADER
+_MAX_BUFFERS = 1024  # of one call of readv(2)
+_SMALL = 1 << 10  # is soon copied
+_LONGEST_HEAD = 1 + 2 * 10  # of a chunk of one record: compression and two varints
 _HEADER = struct.Struct("<QQQQQ")
 _SIMPLE_CHUNK = ord("r")
 
@@ -74,6 +81,23 @@ class ArrayRecordFile:
                 "The other episodes can be read."
             ) from error
 
+    def find(self, index: int) -> Place | None:
+        """Returns where a record is; None if it is compressed, or not the only one of its chunk."""
+        position, size, _ = self._places[index]
+        head = self._read(position, min(size, _LONGEST_HEAD))
+        try:
+            length, start = decode_varint(head, 1)
+            record_size, begin = decode_varint(head, start)
+        except IndexError:
+            return None
+        if head[0] or begin != start + length or begin + record_size != size:
+            return None
+        return Place(position, begin, record_size)
+
+    def read_part(self, place: Place, start: int, stop: int) -> memoryview:
+        """Returns bytes of a record that `find` found; fewer where the file has come to an end."""
+        return self._read(_after(place.position, place.offset + start), stop - start)
+
     def close(self) -> None:
         """Closes the file. May be called more than once."""
         if self._descriptor >= 0:
@@ -105,43 +129,50 @@ class ArrayRecordFile:
             )
         return places
 
-    def _read(self, position: int, size: int) -> bytes:
+    def _read(self, position: int, size: int) -> memoryview:
         """Returns bytes of a chunk, without the headers of blocks."""
-        raw = os.pread(self._descriptor, _after(position, size) - position, position)
         offset = position % _BLOCK
-        if offset and offset + len(raw) <= _BLOCK:
-            return raw
-        parts = []
-        start = -offset  # where the block begins
-        while start < len(raw):
-            parts.append(raw[max(start + _BLOCK_HEADER, 0) : start + _BLOCK])
-            start += _BLOCK
-        return b"".join(parts)
+        if size <= _SMALL and offset and offset + size <= _BLOCK:
+            return memoryview(os.pread(self._descriptor, size, position))
+        data = np.empty(size, np.uint8).data
+        header = bytearray(_BLOCK_HEADER)
+        buffers: list[memoryview | bytearray] = [] if offset else [header]
+        room = _BLOCK - max(offset, _BLOCK_HEADER)
+        buffers.append(data[:room])
+        for start in range(room, size, _ROOM):
+            buffers += (header, data[start : start + _ROOM])
+        end = position
+        for first in range(0, len(buffers), _MAX_BUFFERS):
+            end += os.preadv(self._descriptor, buffers[first : first + _MAX_BUFFERS], end)
+        return data[: _count(end) - _count(position)]
+
+
+def _count(position: int) -> int:
+    """Returns how many bytes before a position belong to chunks, and not to headers of blocks."""
+    blocks, offset = divmod(position, _BLOCK)
+    return blocks * _ROOM + max(offset - _BLOCK_HEADER, 0)
 
 
 def _after(position: int, size: int) -> int:
     """Returns the position behind `size` bytes of a chunk."""
-    room = _BLOCK - _BLOCK_HEADER
-    blocks, offset = divmod(position, _BLOCK)
-    blocks, rest = divmod(blocks * room + max(offset - _BLOCK_HEADER, 0) + size, room)
+    blocks, rest = divmod(_count(position) + size, _ROOM)
     return blocks * _BLOCK + (rest + _BLOCK_HEADER if rest else 0)
 
 
-def _records(data: bytes) -> list[bytes]:
+def _records(data: memoryview) -> list[bytes]:
     """Returns the records of a chunk.
 
     Raises:
       ValueError: The data is not that of a simple chunk.
       RuntimeError: It cannot be decompressed.
     """
-    view = memoryview(data)
-    size, start = decode_varint(view, 1)
-    sizes = _decompress(data[0], view[start : start + size])
-    values = _decompress(data[0], view[start + size :])
+    size, start = decode_varint(data, 1)
+    sizes = _decompress(data[0], data[start : start + size])
+    values = _decompress(data[0], data[start + size :])
     records = []
     position = start = 0
     while position < len(sizes):
-        length, position = decode_varint(memoryview(sizes), position)
+        length, position = decode_varint(sizes, position)
         records.append(values[start : start + length] if length != len(values) else values)
         start += length
     if start != len(values):

@@ -20,7 +20,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,19 @@ _BYTES_TAG = 0x0A  # field 1, length-delimited: an element of a list, and most o
 
 
 Buffer: TypeAlias = bytes | memoryview
+
+
+class Octets(Protocol):
+    """Bytes that need not all be in memory."""
+
+    def __len__(self) -> int: ...
+
+    @overload
+    def __getitem__(self, key: int, /) -> int: ...
+
+    @overload
+    def __getitem__(self, key: slice, /) -> Buffer: ...
+
 
 # Episodes of one environment differ little in their number of steps, or all differ.
 _MAX_LAYOUTS = 256
@@ -76,7 +89,7 @@ def encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
-def decode_varint(data: memoryview, position: int) -> tuple[int, int]:
+def decode_varint(data: Octets, position: int) -> tuple[int, int]:
     """Returns the varint at `position` and the position behind it."""
     value = shift = 0
     while True:
@@ -103,9 +116,9 @@ def _entry_header(name: str, kind: int, size: int) -> bytes:
     return _header(_BYTES_TAG, len(entry) + size) + entry
 
 
-def element_header_size(size: int) -> int:
-    """Returns how many bytes stand before an element of a BytesList."""
-    return len(_header(_BYTES_TAG, size))
+def element_header(size: int) -> bytes:
+    """Returns what stands before an element of a BytesList."""
+    return _header(_BYTES_TAG, size)
 
 
 def list_stops(features: Mapping[str, RawFeature]) -> dict[str, int]:
@@ -194,10 +207,7 @@ class Parser:
                     break
             else:
                 return ParsedRecord(record, layout)
-        layout = Layout()
-        for name, feature in parse(record).items():
-            start = _offset(record, feature.data) if feature.size else 0
-            layout[name] = (feature.kind, start, start + feature.size)
+        layout = find_layout(record)
         if len(self._layouts) >= _MAX_LAYOUTS:
             self._layouts = {}
         self._layouts[len(record)] = layout, _between(record, layout)
@@ -213,58 +223,78 @@ def _between(record: bytes, layout: Layout) -> list[tuple[int, int, bytes]]:
     return [*found, (position, len(record), record[position:])]
 
 
-def _offset(record: bytes, part: memoryview) -> int:
-    """Returns where a view of a record begins in it."""
-    whole = np.frombuffer(record, np.uint8)
-    return int(np.frombuffer(part, np.uint8).ctypes.data - whole.ctypes.data)
-
-
 def parse(record: bytes) -> dict[str, RawFeature]:
     """Splits a serialized Example into its features, without decoding their values.
 
     Raises:
       CorruptDatasetError: The bytes are not an Example.
     """
-    features: dict[str, RawFeature] = {}
+    return dict(ParsedRecord(record, find_layout(record)))
+
+
+def find_layout(record: Octets) -> Layout:
+    """Returns where the features of a serialized Example are, of which only the headers are read.
+
+    Raises:
+      CorruptDatasetError: The bytes are not an Example.
+    """
+    layout = Layout()
     try:
-        for body in _fields(memoryview(record), 1):
-            for entry in _fields(body, 1):
-                name, feature = _parse_entry(entry)
-                features[name] = feature
+        for body in _fields(record, 0, len(record), 1):
+            for entry in _fields(record, *body, 1):
+                name, place = _parse_entry(record, *entry)
+                layout[name] = place
     except (IndexError, UnicodeDecodeError, ValueError) as error:
         raise errors.CorruptDatasetError(
             f"A record of {len(record)} bytes is not a tf.train.Example: {error}."
         ) from error
-    return features
+    return layout
 
 
-def _parse_entry(entry: memoryview) -> tuple[str, RawFeature]:
-    name, feature = "", RawFeature(0, memoryview(b""))
-    for field, value in _messages(entry):
+def _parse_entry(record: Octets, start: int, stop: int) -> tuple[str, tuple[int, int, int]]:
+    name, place = "", (0, 0, 0)
+    for field, begin, end in _messages(record, start, stop):
         if field == 1:
-            name = str(value, "utf-8")
+            name = str(record[begin:end], "utf-8")
         elif field == 2:
-            for kind, data in _messages(value):
-                feature = RawFeature(kind, data)
-    return name, feature
+            for value in _messages(record, begin, end):
+                place = value
+    return name, place
 
 
-def _messages(data: memoryview) -> Iterable[tuple[int, memoryview]]:
-    """Yields number and contents of the length-delimited fields of a message."""
-    position = 0
-    while position < len(data):
-        tag, position = decode_varint(data, position)
+def _messages(record: Octets, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Yields number, start and stop of the length-delimited fields of a message."""
+    position = start
+    while position < stop:
+        tag, position = decode_varint(record, position)
         if tag & 7 != _LENGTH_DELIMITED:
             raise ValueError(f"wire type {tag & 7} where a message was expected")
-        size, position = decode_varint(data, position)
-        if position + size > len(data):
+        size, position = decode_varint(record, position)
+        if position + size > stop:
             raise ValueError("a field ends behind the record")
-        yield tag >> 3, data[position : position + size]
+        yield tag >> 3, position, position + size
         position += size
 
 
-def _fields(data: memoryview, number: int) -> Iterable[memoryview]:
-    return (value for field, value in _messages(data) if field == number)
+def _fields(record: Octets, start: int, stop: int, number: int) -> Iterator[tuple[int, int]]:
+    return ((a, b) for field, a, b in _messages(record, start, stop) if field == number)
+
+
+def elements(record: Octets, start: int, stop: int) -> list[tuple[int, int]]:
+    """Returns start and stop of each element of the BytesList that is at a place in a record."""
+    return list(_fields(record, start, stop, 1))
+
+
+def first_element(data: Octets) -> tuple[int, int]:
+    """Returns start and stop of the element that part of a BytesList begins with.
+
+    Raises:
+      ValueError: There is something else.
+    """
+    if data[0] != _BYTES_TAG:
+        raise ValueError("a list of byte strings has something else in it")
+    size, start = decode_varint(data, 1)
+    return start, start + size
 
 
 def _packed(kind: int, chunks: Sequence[Buffer]) -> RawFeature:
@@ -287,7 +317,7 @@ def decode_floats(feature: RawFeature) -> npt.NDArray[np.float32]:
     packed = _in_one_piece(data)
     if packed is not None:
         return np.frombuffer(packed, "<f4")
-    chunks = [np.frombuffer(chunk, "<f4") for chunk in _fields(data, 1)]
+    chunks = [np.frombuffer(data[a:b], "<f4") for a, b in elements(data, 0, len(data))]
     return np.concatenate([np.empty(0, "<f4"), *chunks])
 
 
@@ -311,7 +341,9 @@ def decode_int64s(feature: RawFeature) -> npt.NDArray[np.int64]:
     packed = _in_one_piece(data)
     if packed is not None:
         return decode_varints(np.frombuffer(packed, np.uint8))
-    chunks = [decode_varints(np.frombuffer(chunk, np.uint8)) for chunk in _fields(data, 1)]
+    chunks = [
+        decode_varints(np.frombuffer(data[a:b], np.uint8)) for a, b in elements(data, 0, len(data))
+    ]
     return np.concatenate([np.empty(0, np.int64), *chunks])
 
 
@@ -358,7 +390,8 @@ def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
 def decode_bytes(feature: RawFeature) -> list[memoryview]:
     """Returns the elements of a BytesList; each a view into the record."""
     _check_kind(feature, BYTES_LIST)
-    return list(_fields(feature.data, 1))
+    data = feature.data
+    return [data[start:stop] for start, stop in elements(data, 0, len(data))]
 
 
 def decode_rows(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import itertools
 import math
 import zlib
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from envlogger import errors
 from envlogger.tfds import example, images
+from envlogger.tfds.partial_record import ListOnDisk
 from envlogger.tfds.structure import Path
 
 Shape: TypeAlias = tuple[int | None, ...]
@@ -33,6 +35,9 @@ STRING = np.dtype(object)
 # Integers that are written as varints decode in the same pass that parses the record, others in a
 # map call of their own; but each varint takes eight bytes in TensorFlow's memory until it is cast.
 _MAX_PLAIN_INTEGERS = 256
+
+# Smaller rows are not worth being read from disk one by one.
+_ROW_ON_DISK = 1 << 13
 
 # OpenCV writes no image with a longer side, and Pillow (TFDS without TensorFlow) warns of bombs from
 # 89 million pixels on. What is larger is stored as BYTES.
@@ -61,11 +66,20 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
     Args:
       items: The rows as they are stored.
       decode: Returns the row that an item holds, an array of its own.
+      keeps: Whether rows that are taken one by one, or few at a time, are kept decoded.
     """
 
-    def __init__(self, items: Sequence[Any], decode: Callable[[Any], npt.NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        items: Sequence[Any],
+        decode: Callable[[Any], npt.NDArray[Any]],
+        *,
+        keeps: bool = False,
+    ) -> None:
         self._items = items
         self._decode = decode
+        self._keeps = keeps
+        self._kept: dict[int, npt.NDArray[Any]] = {}
 
     def __len__(self) -> int:
         return len(self._items)
@@ -81,9 +95,20 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
             return images.map_in_threads(self._decode, self._items[index])
         return self._decode(self._items[index])
 
+    def row(self, index: int) -> npt.NDArray[Any]:
+        """Returns a row, an array of its own."""
+        (row,) = self.take([index])
+        return row.copy() if self._keeps else row
+
     def take(self, indices: Iterable[int]) -> list[npt.NDArray[Any]]:
-        """Returns the rows at some indices."""
-        return images.map_in_threads(self._decode, [self._items[i] for i in indices])
+        """Returns the rows at some indices, which may be kept here as well: copy what you give away."""
+        wanted = list(indices)
+        missing = [i for i in dict.fromkeys(wanted) if i not in self._kept]
+        decoded = images.map_in_threads(self._decode, [self._items[i] for i in missing])
+        found = dict(zip(missing, decoded, strict=True))
+        if self._keeps and 2 * len(wanted) <= len(self):
+            self._kept.update(found)
+        return [self._kept[i] if i in self._kept else found[i] for i in wanted]
 
 
 class Chunks(list[npt.NDArray[Any]]):
@@ -252,9 +277,17 @@ def _decode_rows(feature: Feature, raw: example.RawFeature, name: str) -> Column
     encoding, dtype, shape = feature.encoding, feature.dtype, feature.shape
     if encoding is Encoding.PLAIN:
         return _decode_numbers(raw, dtype).reshape(-1, *_fixed(shape))
+    items: Sequence[memoryview]
     if encoding is Encoding.BYTES and not feature.is_ragged:
-        return example.decode_rows(raw, dtype, _fixed(shape))
-    items = example.decode_bytes(raw)
+        row_bytes = feature.size * dtype.itemsize
+        if not isinstance(raw, ListOnDisk) or row_bytes < _ROW_ON_DISK:
+            return example.decode_rows(raw, dtype, _fixed(shape))
+        items = raw.elements_of(row_bytes)
+        return EncodedColumn(items, functools.partial(_decode_item, feature))
+    if encoding in (Encoding.PNG, Encoding.JPEG) and isinstance(raw, ListOnDisk):
+        items = raw.elements()
+    else:
+        items = example.decode_bytes(raw)
     if encoding is Encoding.STRING:
         return _strings(items).reshape(-1, *_fixed(shape))
     if encoding is Encoding.BYTES:
@@ -266,7 +299,7 @@ def _decode_rows(feature: Feature, raw: example.RawFeature, name: str) -> Column
         except (ValueError, zlib.error, errors.CorruptDatasetError) as error:
             raise _damaged(feature, name, str(error)) from error
 
-    return EncodedColumn(items, decode)
+    return EncodedColumn(items, decode, keeps=not feature.is_ragged)
 
 
 def _decode_numbers(raw: example.RawFeature, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

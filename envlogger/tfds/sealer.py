@@ -153,10 +153,10 @@ class Sealer:
         encoded = encoder.encode(finished)
         if self._writer is None:
             self._shard_schema = self._wanted
-            # Of small rows all is soon compressed; of images it is most of the work.
-            is_large = len(encoded) >= example.LARGE_ROW * len(finished)
-            is_dense = is_large and shards.is_dense(encoded)
-            self._writer = shards.ShardWriter(self._next_path(), is_dense=is_dense)
+            compression = shards.Compression.FULL
+            if len(encoded) >= example.LARGE_ROW * len(finished):  # of small rows all is soon done
+                compression = shards.choose_compression(encoded)
+            self._writer = shards.ShardWriter(self._next_path(), compression)
         self._writer.add(encoded)
         self._step_counts.append(len(finished))
         self.num_episodes += 1
@@ -199,7 +199,7 @@ class Sealer:
         assert self._writer is not None
         narrow = self._writer
         narrow.close()
-        self._writer = shards.ShardWriter(self._next_path(), is_dense=narrow.is_dense)
+        self._writer = shards.ShardWriter(self._next_path(), narrow.compression)
         for episode in shards.read_all(narrow.path, narrow.num_records):
             self._writer.add(record.adapt(episode, self._shard_schema, self._wanted))
         os.unlink(narrow.path)

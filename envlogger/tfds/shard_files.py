@@ -10,9 +10,6 @@ from typing import TypeAlias
 from envlogger.tfds import array_record_file, shards, tfrecord
 from envlogger.tfds.dataset_files import FILE_FORMAT, TFRECORD
 
-# Of smaller ones compression takes next to no time.
-_LARGE_RECORD = 1 << 16
-
 ShardReader: TypeAlias = (
     shards.ShardReader | tfrecord.TFRecordReader | array_record_file.ArrayRecordFile
 )
@@ -20,6 +17,14 @@ ShardWriter: TypeAlias = shards.ShardWriter | tfrecord.TFRecordWriter
 
 READERS: dict[str, type[ShardReader]] = {
     FILE_FORMAT: shards.ShardReader,
+    TFRECORD: tfrecord.TFRecordReader,
+}
+
+# Those that read parts of records.
+PartReader: TypeAlias = array_record_file.ArrayRecordFile | tfrecord.TFRecordReader
+
+PART_READERS: dict[str, type[PartReader]] = {
+    FILE_FORMAT: array_record_file.ArrayRecordFile,
     TFRECORD: tfrecord.TFRecordReader,
 }
 
@@ -34,8 +39,7 @@ def open_writer(path: str, file_format: str, first_record: bytes) -> ShardWriter
     """
     if file_format == TFRECORD:
         return tfrecord.TFRecordWriter(path)
-    is_dense = len(first_record) >= _LARGE_RECORD and shards.is_dense(first_record)
-    return shards.ShardWriter(path, is_dense=is_dense)
+    return shards.ShardWriter(path, shards.choose_compression(first_record))
 
 
 def read_all(path: str, file_format: str, num_records: int) -> Iterator[bytes]:

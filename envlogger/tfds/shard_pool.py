@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from envlogger.tfds import lru, shard_files
+from envlogger.tfds import lru, memory, shard_files
 from envlogger.tfds.dataset_files import Info
-from envlogger.tfds.shard_files import ShardReader
+from envlogger.tfds.partial_record import RecordOnDisk
+from envlogger.tfds.shard_files import PartReader, ShardReader
 
-# How many shards stay open, of 1024 files that a process may have by default. Threads that read at
-# the same time have one more each.
+# How many shards stay open, of 1024 files that a process may have by default, and as many to read parts
+# of records. Threads that read at the same time have one more each.
 _MAX_OPEN = 64
+
+T = TypeVar("T")
 
 FORMATS = tuple(shard_files.READERS)
 
@@ -41,6 +45,10 @@ class ShardPool:
         self._idle: lru.LruCache[int, ShardReader] = lru.LruCache(
             _MAX_OPEN, lambda reader: reader.close()
         )
+        self._idle_for_parts: lru.LruCache[int, PartReader] = lru.LruCache(
+            _MAX_OPEN, lambda reader: reader.close()
+        )
+        self._has_large: dict[int, bool] = {}  # the shards that were looked at
 
     def __len__(self) -> int:
         """Returns the number of records."""
@@ -52,13 +60,37 @@ class ShardPool:
         Raises:
           CorruptDatasetError: Its shard is missing or damaged.
         """
-        shard = int(self._starts.searchsorted(index, side="right")) - 1
+        shard, place = self._find(index)
         # Nobody else has the reader meanwhile.
         reader = self._idle.pop(shard) or shard_files.READERS[self._format](*self._shards[shard])
         try:
-            return reader.path, reader.read(index - int(self._starts[shard]))
+            return reader.path, reader.read(place)
         finally:
             self._idle.put(shard, reader)
+
+    def open(self, index: int) -> tuple[str, RecordOnDisk] | None:
+        """Returns the path of a shard, and a record in it of which parts can be read.
+
+        None where the record is compressed, or so small that it is best read as a whole.
+
+        Raises:
+          CorruptDatasetError: Its shard is missing or damaged.
+        """
+        shard, number = self._find(index)
+        path, length = self._shards[shard]
+        if shard not in self._has_large:
+            size = os.path.getsize(path) if os.path.exists(path) else 0
+            self._has_large[shard] = size >= memory.LARGE * length
+        if not self._has_large[shard]:
+            return None
+        place = self._with_part_reader(shard, lambda reader: reader.find(number))
+        if place is None:
+            return None
+
+        def read(start: int, stop: int) -> memoryview:
+            return self._with_part_reader(shard, lambda file: file.read_part(place, start, stop))
+
+        return path, RecordOnDisk(place.size, read)
 
     def records_of(self, shard: int) -> range:
         """Returns the numbers of the records that are in a shard."""
@@ -67,3 +99,17 @@ class ShardPool:
     def close(self) -> None:
         """Closes the shards. They are opened again where they are needed."""
         self._idle.clear()
+        self._idle_for_parts.clear()
+
+    def _find(self, index: int) -> tuple[int, int]:
+        """Returns the shard that has a record, and its number there."""
+        shard = int(self._starts.searchsorted(index, side="right")) - 1
+        return shard, index - int(self._starts[shard])
+
+    def _with_part_reader(self, shard: int, call: Callable[[PartReader], T]) -> T:
+        opener = shard_files.PART_READERS[self._format]
+        reader = self._idle_for_parts.pop(shard) or opener(*self._shards[shard])
+        try:
+            return call(reader)
+        finally:
+            self._idle_for_parts.put(shard, reader)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -15,13 +16,28 @@ from envlogger import errors
 from envlogger.tfds import memory
 
 # One record per chunk: what `tfds.data_source` requires, and what lets an episode be read alone.
-# Level 1 takes a third of the time of level 3, ArrayRecord's default, for files of the same size.
-_WRITER_OPTIONS = "group_size:1,zstd:1"
-# The same without entropy coding: repetitions are found as before, in less than half of the time.
-_DENSE_WRITER_OPTIONS = "group_size:1,uncompressed"
+_ONE_PER_CHUNK = "group_size:1"
+
+
+class Compression(enum.Enum):
+    """How the records of a shard are compressed, as ArrayRecord's writer has it."""
+
+    # Takes a third of the time of level 3, ArrayRecord's default, for files of the same size.
+    FULL = "zstd:1"
+    # The same without entropy coding: repetitions are found as before, in less than half of the time.
+    REPETITIONS = "zstd:-1"
+    # A step can then be read without its episode, and nothing takes time.
+    NONE = "uncompressed"
+
+
 # Of 8 bits a byte, from where on entropy coding is not worth its time.
 _DENSE_BITS = 7.2
+# What has to be left for compression to be worth the time of reading whole episodes.
+_WORTH_IT = 0.9
 _SAMPLE_BYTES = 1 << 16
+_TRIAL_BYTES = 1 << 21  # some frames of a camera, one of which may look like the other
+# In smaller records there is nothing to be gained.
+_LARGE_RECORD = 1 << 16
 # Read-ahead would take 16 MiB and threads of its own for every shard, and threads don't survive a fork.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
@@ -31,15 +47,15 @@ class ShardWriter:
 
     Args:
       path: The file; one that is there is replaced.
-      is_dense: Whether the records hold what hardly compresses; see `is_dense`.
+      compression: Of the records; see `choose_compression`.
     """
 
-    def __init__(self, path: str, *, is_dense: bool = False) -> None:
+    def __init__(self, path: str, compression: Compression = Compression.FULL) -> None:
         self.path = path
-        self.is_dense = is_dense
+        self.compression = compression
         self.num_records = 0
         self._is_closed = False
-        options = _DENSE_WRITER_OPTIONS if is_dense else _WRITER_OPTIONS
+        options = f"{_ONE_PER_CHUNK},{compression.value}"
         self._writer: Any = array_record_module.ArrayRecordWriter(path, options)
 
     def add(self, record: bytes) -> None:
@@ -137,15 +153,21 @@ class ShardReader:
         self._reader.close()
 
 
-def is_dense(record: bytes) -> bool:
-    """Returns whether the bytes of a record are nearly random, as those of camera images are.
-
-    It tells from the entropy of a sample, which says nothing of repetitions.
-    """
+def choose_compression(record: bytes) -> Compression:
+    """Returns how a shard is best compressed that begins with a record, as told by a part of it."""
+    if len(record) < _LARGE_RECORD:
+        return Compression.FULL
     data = np.frombuffer(record, np.uint8)
     counts = np.bincount(data[:: len(data) // _SAMPLE_BYTES + 1], minlength=256)
     shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log2(shares)).sum()) > _DENSE_BITS
+    if float(-(shares * np.log2(shares)).sum()) < _DENSE_BITS:
+        return Compression.FULL
+    import cramjam
+
+    begin = max(len(record) - _TRIAL_BYTES, 0) // 2
+    trial = memoryview(record)[begin : begin + _TRIAL_BYTES]
+    has_repetitions = len(cramjam.zstd.compress(trial, level=-1)) < _WORTH_IT * len(trial)
+    return Compression.REPETITIONS if has_repetitions else Compression.NONE
 
 
 def read_all(path: str, num_records: int) -> Iterator[bytes]:

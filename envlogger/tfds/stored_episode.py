@@ -26,6 +26,7 @@ from envlogger.converters import json_codec
 from envlogger.tfds import example, features, row_forms, schema, structure, views
 from envlogger.tfds.episode import End, slot_path
 from envlogger.tfds.features import Column, EncodedColumn, Encoding, Feature
+from envlogger.tfds.partial_record import PartialRecord, RecordOnDisk
 from envlogger.tfds.structure import Path
 
 # Steps are built in stretches of about so many bytes: so many are in memory at a time.
@@ -70,7 +71,19 @@ class Decoder:
         except row_forms.DAMAGE as error:
             raise _located(where, error) from error
 
-    def _form_of(self, raw: example.ParsedRecord) -> row_forms.Form:
+    def open(self, record: RecordOnDisk, where: str) -> StoredEpisode:
+        """Returns the episode in a record of which parts are read when they are asked for.
+
+        Raises:
+          CorruptDatasetError: The record is not one of an episode.
+        """
+        try:
+            raw = PartialRecord(record)
+            return StoredEpisode(self, raw, self._form_of(raw), raw.num_bytes, where)
+        except row_forms.DAMAGE as error:
+            raise _located(where, error) from error
+
+    def _form_of(self, raw: example.ParsedRecord | PartialRecord) -> row_forms.Form:
         if schema.RESTORE not in raw:
             return self._foreign
         items = example.decode_bytes(raw[schema.RESTORE])
@@ -84,7 +97,7 @@ class StoredEpisode:
       decoder: Of the schema.
       raw: The record.
       form: How its values were logged.
-      size: The size of the record in bytes.
+      size: How many bytes of the record are in memory.
       where: The file that it is in, for messages.
 
     All methods raise CorruptDatasetError where the record does not hold what the schema says.
@@ -93,7 +106,7 @@ class StoredEpisode:
     def __init__(
         self,
         decoder: Decoder,
-        raw: example.ParsedRecord,
+        raw: example.ParsedRecord | PartialRecord,
         form: row_forms.Form,
         size: int,
         where: str,
@@ -111,6 +124,11 @@ class StoredEpisode:
     def __len__(self) -> int:
         """Returns the number of steps."""
         return self._num_steps
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether most of the record is on disk, and read when it is asked for."""
+        return isinstance(self._raw, PartialRecord)
 
     @property
     def end(self) -> End:
@@ -190,6 +208,8 @@ class StoredEpisode:
         column = self._column(path)
         if isinstance(column, list):
             return [row.copy() for row in column[start:stop]]
+        if stop - start == 1 and isinstance(column, EncodedColumn):
+            return [column.row(start)]
         return column[start:stop]
 
     def _build(self, start: int, stop: int) -> Iterator[step_data.StepData]:
@@ -233,12 +253,14 @@ class StoredEpisode:
 
     def _decode(self, path: Path) -> Column | EncodedColumn:
         raw = self._raw
+        feature, name = self._decoder.steps[path]
+        if isinstance(raw, PartialRecord):
+            return features.decode_column(feature, raw, name, nested=True)
         view = raw.layout.notes.get(path)
         if view is not None:
             known: Column | None = view.take(raw.record)
             if known is not None:
                 return known
-        feature, name = self._decoder.steps[path]
         column = features.decode_column(feature, raw, name, nested=True)
         if path not in raw.layout.notes and name in raw.layout:
             _, start, stop = raw.layout[name]
@@ -353,7 +375,9 @@ def _kept_bytes(feature: Feature) -> int:
         return 0  # a view into the record
     if encoding in (Encoding.PLAIN, Encoding.STRING):
         return _row_bytes(feature)
-    return 200 + (_row_bytes(feature) if encoding is Encoding.SEQUENCE else 0)  # a Python object
+    return 200 + (
+        0 if feature.is_ragged and encoding is not Encoding.SEQUENCE else _row_bytes(feature)
+    )
 
 
 def _cost(feature: Feature) -> int:

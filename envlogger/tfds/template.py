@@ -119,7 +119,7 @@ def _hole(feature: Feature, stop: int, buffer: bytearray, num_steps: int) -> _Ho
     row = np.empty(shape, dtype)
     stride = row.nbytes
     if feature.encoding is Encoding.BYTES:
-        stride += example.element_header_size(row.nbytes)
+        stride += len(example.element_header(row.nbytes))
     first = stop - num_steps * stride + stride - row.nbytes
     start = int(feature.path[0] in schema.SHIFTED)
     rows: npt.NDArray[Any] = np.ndarray(

@@ -18,9 +18,11 @@ import os
 import struct
 
 import google_crc32c
+import numpy as np
 
 from envlogger import errors
 from envlogger.tfds import shards
+from envlogger.tfds.partial_record import Place
 
 _LENGTH = struct.Struct("<Q")
 _HEADER = struct.Struct("<QI")
@@ -109,6 +111,17 @@ class TFRecordReader:
                 "The other episodes can be read."
             )
         return record
+
+    def find(self, index: int) -> Place:
+        """Returns where a record is."""
+        position, length = self._places[index]
+        return Place(position, 0, length)
+
+    def read_part(self, place: Place, start: int, stop: int) -> memoryview:
+        """Returns bytes of a record, of which the checksum is not looked at; fewer at the file's end."""
+        data = np.empty(stop - start, np.uint8).data
+        found = os.preadv(self._descriptor, [data], place.position + start)
+        return data[:found]
 
     def close(self) -> None:
         """Closes the file. May be called more than once."""

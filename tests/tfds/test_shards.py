@@ -147,23 +147,34 @@ def _frames(rng, spread):
     return np.clip(rng.normal(128, spread, (100, 64, 64)), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("spread", "is_dense"), [(60, True), (5, False), (0, False)])
-def test_what_entropy_coding_can_do_is_foreseen(spread, is_dense):
-    assert shards.is_dense(_frames(np.random.default_rng(0), spread).tobytes()) is is_dense
+@pytest.mark.parametrize(
+    ("spread", "compression"),
+    [(60, shards.Compression.NONE), (5, shards.Compression.FULL), (0, shards.Compression.FULL)],
+)
+def test_what_compression_can_do_is_foreseen(spread, compression):
+    record = _frames(np.random.default_rng(0), spread).tobytes()
+    assert shards.choose_compression(record) is compression
 
 
-def test_a_short_record_is_not_dense():
-    assert not shards.is_dense(b"")
-    assert not shards.is_dense(bytes(range(100)))
+def test_frames_that_repeat_are_compressed():
+    frame = np.random.default_rng(0).bytes(100_000)
+    assert shards.choose_compression(frame * 20) is shards.Compression.REPETITIONS
 
 
-def test_a_dense_shard_holds_the_same_and_still_no_repetitions(tmp_path):
+def test_a_short_record_is_compressed():
+    assert shards.choose_compression(b"") is shards.Compression.FULL
+    assert shards.choose_compression(bytes(range(100))) is shards.Compression.FULL
+
+
+@pytest.mark.parametrize("compression", shards.Compression)
+def test_each_compression_holds_the_same(tmp_path, compression):
     frame = np.random.default_rng(0).bytes(200_000)
     records = [frame * 20, frame, b""]
-    writer = shards.ShardWriter(str(tmp_path / "shard"), is_dense=True)
+    writer = shards.ShardWriter(str(tmp_path / "shard"), compression)
     for record in records:
         writer.add(record)
     writer.close()
 
     assert list(shards.read_all(writer.path, 3)) == records
-    assert os.path.getsize(writer.path) < 700_000
+    has_repetitions = os.path.getsize(writer.path) > 700_000
+    assert has_repetitions == (compression is shards.Compression.NONE)

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record of which parts are read when they are asked for.
+
+An episode of images takes megabytes, and a step of it some of them. Where the record lies in its file as
+it is, not compressed, only the features that are small are read as a whole; of the others, rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, overload
+
+from envlogger import errors
+from envlogger.tfds import example
+from envlogger.tfds.example import Layout, RawFeature
+
+# Lists of byte strings from here on are read element by element.
+_LARGE_LIST = 1 << 15
+# So much is read at once where it is parsed byte by byte.
+_WINDOW = 512
+_LONGEST_HEADER = 11  # of an element: a tag and a varint
+
+
+class Place(NamedTuple):
+    """Where a record lies in a file.
+
+    Attributes:
+      position: Of what contains it, as the reader of the file has it.
+      offset: Of the record in that.
+      size: Of the record, in bytes.
+    """
+
+    position: int
+    offset: int
+    size: int
+
+
+class RecordOnDisk:
+    """The bytes of a record, which are read when they are asked for. Threads may share one.
+
+    Args:
+      size: Of the record, in bytes.
+      read: Returns the bytes from one place to another; fewer where there are none.
+    """
+
+    def __init__(self, size: int, read: Callable[[int, int], memoryview]) -> None:
+        self._size = size
+        self._read = read
+        self._window: tuple[int, memoryview] = (0, memoryview(b""))
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, key: int, /) -> int: ...
+
+    @overload
+    def __getitem__(self, key: slice, /) -> memoryview: ...
+
+    def __getitem__(self, key: int | slice, /) -> int | memoryview:
+        """Returns a byte, or the bytes from a place to another."""
+        start, stop = (key, key + 1) if isinstance(key, int) else (key.start, key.stop)
+        first, data = self._window
+        if not first <= start <= stop <= first + len(data):
+            if stop > self._size:
+                raise IndexError(f"byte {stop} of {self._size}")
+            if not isinstance(key, int):
+                return self._checked(start, stop)
+            first, data = start, self._checked(start, min(start + _WINDOW, self._size))
+            self._window = first, data
+        return data[key - first] if isinstance(key, int) else data[start - first : stop - first]
+
+    def _checked(self, start: int, stop: int) -> memoryview:
+        data = self._read(start, stop)
+        if len(data) != stop - start:
+            raise errors.CorruptDatasetError(
+                f"the file ends before byte {stop} of a record of {self._size} bytes."
+            )
+        return data
+
+
+class ElementsOnDisk(Sequence[memoryview]):
+    """The elements of a BytesList, read one by one.
+
+    Args:
+      record: The record.
+      places: Start and stop of each.
+      header: What stands before each, which is then compared; nothing if that has been done.
+    """
+
+    def __init__(
+        self, record: RecordOnDisk, places: Sequence[tuple[int, int]], header: bytes = b""
+    ) -> None:
+        self._record = record
+        self._places = places
+        self._header = header
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> memoryview: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[memoryview]: ...
+
+    def __getitem__(self, index: int | slice) -> memoryview | list[memoryview]:
+        """Reads elements."""
+        if isinstance(index, slice):
+            return [self._read(*place) for place in self._places[index]]
+        return self._read(*self._places[index])
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        size = len(self._header)
+        data = self._record[start - size : stop]
+        if data[:size] != self._header:
+            raise ValueError(f"elements are not of {stop - start} bytes each")
+        return data[size:]
+
+
+class ListOnDisk(RawFeature):
+    """A large BytesList. Its size says how many bytes of it are in memory."""
+
+    __slots__ = ("_place", "_record")
+
+    def __init__(self, record: RecordOnDisk, start: int, stop: int) -> None:
+        super().__init__(example.BYTES_LIST)
+        self._record = record
+        self._place = start, stop
+
+    @property
+    def data(self) -> memoryview:
+        """The bytes of the list message, which are read."""
+        start, stop = self._place
+        return self._record[start:stop]
+
+    def elements(self) -> ElementsOnDisk:
+        """Returns the elements, of which the headers are read.
+
+        Raises:
+          ValueError: There is something else.
+        """
+        position, stop = self._place
+        places = []
+        while position < stop:
+            # One read for each: a parser looks at byte by byte.
+            header = self._record[position : min(position + _LONGEST_HEADER, stop)]
+            start, end = example.first_element(header)
+            if position + end > stop:
+                raise ValueError("an element ends behind its list")
+            places.append((position + start, position + end))
+            position += end
+        return ElementsOnDisk(self._record, places)
+
+    def elements_of(self, size: int) -> ElementsOnDisk:
+        """Returns the elements, which all have one size. Nothing is read.
+
+        Raises:
+          ValueError: They have another size; also later, when one is asked for.
+        """
+        start, stop = self._place
+        header = example.element_header(size)
+        stride = len(header) + size
+        if (stop - start) % stride:
+            raise ValueError(f"elements are not of {size} bytes each")
+        places = [(end - size, end) for end in range(start + stride, stop + 1, stride)]
+        return ElementsOnDisk(self._record, places, header)
+
+
+class PartialRecord(Mapping[str, RawFeature]):
+    """The features of a record on disk.
+
+    Raises:
+      CorruptDatasetError: The bytes are not an Example.
+    """
+
+    def __init__(self, record: RecordOnDisk) -> None:
+        self.layout: Layout = example.find_layout(record)
+        self._record = record
+
+    @property
+    def num_bytes(self) -> int:
+        """About how much memory the features take that are read as a whole."""
+        return sum(
+            stop - start
+            for kind, start, stop in self.layout.values()
+            if not _is_large(kind, stop - start)
+        )
+
+    def __getitem__(self, name: str) -> RawFeature:
+        kind, start, stop = self.layout[name]
+        if _is_large(kind, stop - start):
+            return ListOnDisk(self._record, start, stop)
+        return RawFeature(kind, self._record[start:stop])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layout)
+
+    def __len__(self) -> int:
+        return len(self.layout)
+
+
+def _is_large(kind: int, size: int) -> bool:
+    return kind == example.BYTES_LIST and size >= _LARGE_LIST
