@@ -29,6 +29,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from envlogger.tfds import memory
+
 _Reader: TypeAlias = Any  # array_record_module.ArrayRecordReader
 _Tensor: TypeAlias = Any  # tf.Tensor
 _Dataset: TypeAlias = Any  # tf.data.Dataset
@@ -221,7 +223,10 @@ def _extend(
             read = reader.read(position, position + count)
         records += read
         position += len(read)
-        size += sum(map(len, read))
+        read_bytes = sum(map(len, read))
+        if read_bytes >= memory.LARGE:
+            memory.keep_freed()
+        size += read_bytes
     return position
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from envlogger import errors
+from envlogger.tfds import shard_errors
 from envlogger.tfds.example import decode_varint
 from envlogger.tfds.partial_record import Place
 
@@ -56,10 +56,7 @@ class ArrayRecordFile:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise errors.CorruptDatasetError(
-                f"{path}: the shard is missing; dataset_info.json says it has {num_records} "
-                "episodes. Restore it from a copy."
-            ) from None
+            raise shard_errors.missing(path, num_records) from None
         try:
             self._places = self._find_records(num_records)
         except BaseException:
@@ -76,10 +73,7 @@ class ArrayRecordFile:
         try:
             return _records(self._read(position, size))[number]
         except (IndexError, ValueError, RuntimeError) as error:
-            raise errors.CorruptDatasetError(
-                f"{self.path}: episode {index} of the shard is damaged: {error}. "
-                "The other episodes can be read."
-            ) from error
+            raise shard_errors.damaged(self.path, index, error) from error
 
     def find(self, index: int) -> Place | None:
         """Returns where a record is; None if it is compressed, or not the only one of its chunk."""
@@ -123,10 +117,7 @@ class ArrayRecordFile:
                 break
             position = following
         if len(places) != expected:
-            raise errors.CorruptDatasetError(
-                f"{self.path}: the shard is damaged or was not finished; {len(places)} records can be "
-                f"read, dataset_info.json says {expected}. Restore it from a copy."
-            )
+            raise shard_errors.cut_off(self.path, len(places), expected)
         return places
 
     def _read(self, position: int, size: int) -> memoryview:

@@ -64,7 +64,10 @@ class ShardPool:
         # Nobody else has the reader meanwhile.
         reader = self._idle.pop(shard) or shard_files.READERS[self._format](*self._shards[shard])
         try:
-            return reader.path, reader.read(place)
+            record = reader.read(place)
+            if len(record) >= memory.LARGE:
+                memory.keep_freed()
+            return reader.path, record
         finally:
             self._idle.put(shard, reader)
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from array_record.python import array_record_module
 
-from envlogger import errors
-from envlogger.tfds import memory
+from envlogger.tfds import shard_errors
 
 # One record per chunk: what `tfds.data_source` requires, and what lets an episode be read alone.
 _ONE_PER_CHUNK = "group_size:1"
@@ -113,18 +112,12 @@ class ShardReader:
     def __init__(self, path: str, num_records: int) -> None:
         self.path = path
         if not os.path.isfile(path):
-            raise errors.CorruptDatasetError(
-                f"{path}: the shard is missing; dataset_info.json says it has {num_records} "
-                "episodes. Restore it from a copy."
-            )
+            raise shard_errors.missing(path, num_records)
         self._reader: Any = array_record_module.ArrayRecordReader(path, _READER_OPTIONS)
         found = self._reader.num_records()
         if not self._reader.ok() or found != num_records:
             # A file that was cut off reads as empty, without an error.
-            raise errors.CorruptDatasetError(
-                f"{path}: the shard is damaged or was not finished; {found} records can be read, "
-                f"dataset_info.json says {num_records}. Restore it from a copy."
-            )
+            raise shard_errors.cut_off(path, found, num_records)
 
     def read(self, index: int) -> bytes:
         """Returns a record.
@@ -137,15 +130,10 @@ class ShardReader:
             if reader.record_index() != index:
                 reader.seek(index)
             record: bytes = reader.read()
-            if len(record) >= memory.LARGE:
-                memory.keep_freed()
         except (RuntimeError, ValueError, IndexError) as error:
             # A reader that has met damage reads nothing any more.
             self._reader = array_record_module.ArrayRecordReader(self.path, _READER_OPTIONS)
-            raise errors.CorruptDatasetError(
-                f"{self.path}: episode {index} of the shard is damaged: {error}. "
-                "The other episodes can be read."
-            ) from error
+            raise shard_errors.damaged(self.path, index, error) from error
         return record
 
     def close(self) -> None:

@@ -20,8 +20,7 @@ import struct
 import google_crc32c
 import numpy as np
 
-from envlogger import errors
-from envlogger.tfds import shards
+from envlogger.tfds import shard_errors, shards
 from envlogger.tfds.partial_record import Place
 
 _LENGTH = struct.Struct("<Q")
@@ -86,10 +85,7 @@ class TFRecordReader:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise errors.CorruptDatasetError(
-                f"{path}: the shard is missing; dataset_info.json says it has {num_records} "
-                "episodes. Restore it from a copy."
-            ) from None
+            raise shard_errors.missing(path, num_records) from None
         try:
             self._places = self._find_records(num_records)
         except BaseException:
@@ -106,10 +102,7 @@ class TFRecordReader:
         data = os.pread(self._descriptor, length + _FOOTER.size, position)
         record = data[:length]
         if len(data) != length + _FOOTER.size or _FOOTER.unpack(data[length:])[0] != _crc(record):
-            raise errors.CorruptDatasetError(
-                f"{self.path}: episode {index} of the shard is damaged: its checksum is another. "
-                "The other episodes can be read."
-            )
+            raise shard_errors.damaged(self.path, index, "its checksum is another")
         return record
 
     def find(self, index: int) -> Place:
@@ -144,10 +137,7 @@ class TFRecordReader:
             places.append((start, length))
             position = start + length + _FOOTER.size
         if position != end or len(places) != expected:
-            raise errors.CorruptDatasetError(
-                f"{self.path}: the shard is damaged or was not finished; {len(places)} records can "
-                f"be read, dataset_info.json says {expected}. Restore it from a copy."
-            )
+            raise shard_errors.cut_off(self.path, len(places), expected)
         return places
 
 
