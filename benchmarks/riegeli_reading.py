@@ -78,7 +78,7 @@ def main() -> None:
         "machine": machine.describe(arguments.directory or tempfile.gettempdir()),
         "versions": {
             "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("numpy", "cramjam")},
+            **{name: metadata.version(name) for name in ("numpy", "brotli", "cramjam")},
         },
         "results": {},
     }

@@ -31,7 +31,13 @@ _LAYERS = (
     ("envlogger.tfds.example", "envlogger.tfds.images", "envlogger.tfds.partial_record"),
     ("envlogger.converters",),
     ("envlogger.options",),
-    ("envlogger._lazy", "envlogger.errors", "envlogger.step_data", "envlogger.version"),
+    (
+        "envlogger._lazy",
+        "envlogger.errors",
+        "envlogger.memory",
+        "envlogger.step_data",
+        "envlogger.version",
+    ),
 )
 
 _RECORD = """

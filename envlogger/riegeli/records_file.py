@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from envlogger import memory
 from envlogger.riegeli import chunks, simple_chunk, transposed_chunk
 from envlogger.riegeli.records import Records
 
@@ -49,6 +50,8 @@ class RecordsFile(chunks.ChunkFile):
           CorruptDatasetError: It is damaged.
           MissingExtraError: It is compressed, and the package for that is not installed.
         """
+        if chunk.decoded_size >= memory.LARGE:
+            memory.keep_freed()
         data = self.read_data(chunk, verify=self._verify)
         try:
             if chunk.type == chunks.TRANSPOSED:

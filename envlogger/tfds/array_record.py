@@ -29,7 +29,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.tfds import memory
+from envlogger import memory
 
 _Reader: TypeAlias = Any  # array_record_module.ArrayRecordReader
 _Tensor: TypeAlias = Any  # tf.Tensor

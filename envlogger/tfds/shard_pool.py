@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from envlogger.tfds import lru, memory, shard_files
+from envlogger import memory
+from envlogger.tfds import lru, shard_files
 from envlogger.tfds.dataset_files import Info
 from envlogger.tfds.partial_record import RecordOnDisk
 from envlogger.tfds.shard_files import PartReader, ShardReader
@@ -17,6 +18,9 @@ from envlogger.tfds.shard_files import PartReader, ShardReader
 # How many shards stay open, of 1024 files that a process may have by default, and as many to read parts
 # of records. Threads that read at the same time have one more each.
 _MAX_OPEN = 64
+
+# Smaller records are best read as a whole.
+_IN_PARTS = 1 << 20
 
 T = TypeVar("T")
 
@@ -83,7 +87,7 @@ class ShardPool:
         path, length = self._shards[shard]
         if shard not in self._has_large:
             size = os.path.getsize(path) if os.path.exists(path) else 0
-            self._has_large[shard] = size >= memory.LARGE * length
+            self._has_large[shard] = size >= _IN_PARTS * length
         if not self._has_large[shard]:
             return None
         place = self._with_part_reader(shard, lambda reader: reader.find(number))

@@ -11,8 +11,8 @@ import ctypes
 import functools
 import os
 
-# Records from here on are large.
-LARGE = 1 << 20
+# Records from here on are large, and chunks of records.
+LARGE = 1 << 19
 
 # Of mallopt(3). Blocks up to 32 MiB, the most that glibc allows, then come from the heap; of what is free
 # at its end, so much stays.
