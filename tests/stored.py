@@ -58,6 +58,45 @@ def check(
             _check_leaf(_at(episode, path), value, value, is_numpy_path, path)
 
 
+def check_steps(
+    episodes: Sequence[Any],
+    run: Sequence[Sequence[dict[Any, Any]]],
+    metadata_of_all: Sequence[Any],
+    *,
+    is_numpy_path: bool,
+) -> None:
+    """Fails unless episodes, as TFDS reads them, hold steps that were in the form of RLDS already.
+
+    Args:
+      episodes: What TFDS gave, as numpy.
+      run: The steps, without their flags, by episode.
+      metadata_of_all: The metadata of each episode.
+      is_numpy_path: Whether TFDS read them without TensorFlow.
+    """
+    assert len(episodes) == len(run)
+    features = {
+        path: leaf
+        for given in run
+        for step in given
+        for path, leaf in nests.stored_leaves(step).items()
+    }
+    for episode, given, metadata in zip(episodes, run, metadata_of_all, strict=True):
+        steps = list(episode["steps"])
+        assert len(steps) == len(given)
+        for step, values in zip(steps, given, strict=True):
+            leaves = nests.stored_leaves(values)
+            for path, example in features.items():
+                value = leaves.get(path)
+                _check_leaf(_at(step, path), value, example, is_numpy_path, path)
+                if ("present", *path) in _paths(step):
+                    assert bool(_at(step, ("present", *path))) == (value is not None)
+                else:
+                    assert value is not None
+        root = () if isinstance(metadata, dict) else ("custom_data",)
+        for path, value in nests.stored_leaves(metadata, root).items():
+            _check_leaf(_at(episode, path), value, value, is_numpy_path, path)
+
+
 def _row_leaves(row: envlogger.StepData) -> dict[tuple[str, ...], np.ndarray]:
     custom = row.custom_data
     found = nests.stored_leaves(custom, () if isinstance(custom, dict) else ("custom_data",))

@@ -9,19 +9,9 @@ from typing import Any
 
 import dm_env
 
-from envlogger import errors, step_data
+from envlogger import step_data
 from envlogger.backends import backend_writer, schedulers
-from envlogger.converters import json_codec, spec_codec
-from envlogger.tfds import (
-    dataset,
-    dataset_files,
-    features,
-    recorder,
-    recovery,
-    schema,
-    session,
-    writing_session,
-)
+from envlogger.tfds import dataset, opening
 from envlogger.tfds import ds_config as ds_config_lib
 
 
@@ -77,51 +67,22 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
         scheduler: schedulers.Scheduler | None = None,
     ) -> None:
         super().__init__(metadata=metadata, scheduler=scheduler)
-        split = split_name or "train"
-        dataset_files.check_split_name(split)
-        _check_options(max_episodes_per_file, image_format)
-        kept = _kept_metadata(metadata or {}, store_ds_metadata)
-        given = None if ds_config is None else ds_config_lib.to_schema(ds_config, image_format)
-        about = None if ds_config is None else ds_config_lib.to_info(ds_config)
-        name = dataset_name or (about.identity.name if about else None)
-
-        target = dataset.DatasetDirectory(os.fspath(data_directory), name, version)
-        try:
-            recovery.recover_sessions(target)
-            existing = target.contents()
-            specs = kept.get(dataset.ENVIRONMENT_SPECS) or {}
-            of = given or schema.Schema(image_format=image_format)
-            if existing is not None:
-                of = _resume(existing, given, specs, image_format)
-            decoded = spec_codec.decode_environment_specs(specs)
-            options = session.Options(
-                identity=target.identity,
-                split=split,
-                max_episodes_per_file=max_episodes_per_file,
-                image_format=image_format,
-                description=session.describe(
-                    {
-                        "split_name": split,
-                        "max_episodes_per_file": max_episodes_per_file,
-                        "image_format": image_format,
-                    }
-                ),
-                metadata=kept,
-                about=about.description if about else "",
-                citation=about.citation if about else "",
-            )
-            self._session = writing_session.WritingSession(
-                target,
-                options,
-                of,
-                decoded,
-                max_backlog_bytes=max_backlog_bytes,
-                sync_interval=sync_interval,
-                with_helper=helper,
-            )
-        except BaseException:
-            target.close()
-            raise
+        keep = set(metadata or {}) if store_ds_metadata else {dataset.ENVIRONMENT_SPECS}
+        self._session = opening.open_session(
+            data_directory,
+            metadata={k: v for k, v in (metadata or {}).items() if k in keep},
+            given=None if ds_config is None else ds_config_lib.to_schema(ds_config, image_format),
+            about=None if ds_config is None else ds_config_lib.to_info(ds_config),
+            max_episodes_per_file=max_episodes_per_file,
+            split_name=split_name,
+            version=version,
+            dataset_name=dataset_name,
+            image_format=image_format,
+            max_backlog_bytes=max_backlog_bytes,
+            sync_interval=sync_interval,
+            helper=helper,
+            is_aligned=False,
+        )
 
     def recorder(self) -> Callable[[dm_env.TimeStep, Any, Any, bool], None]:
         """Returns what `EnvLogger` calls at each step, without a StepData where nobody asks for one."""
@@ -151,77 +112,3 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
     def close(self) -> None:
         """Publishes all that was recorded. May be called more than once."""
         self._session.close()
-
-
-def _check_options(max_episodes_per_file: int, image_format: str) -> None:
-    if max_episodes_per_file < 1:
-        raise errors.OptionError(
-            f"max_episodes_per_file: got {max_episodes_per_file}, expected at least 1."
-        )
-    if image_format not in features.IMAGE_ENCODINGS:
-        raise errors.OptionError(
-            f"image_format: got {image_format!r}, expected one of "
-            f"{', '.join(map(repr, features.IMAGE_ENCODINGS))}."
-        )
-
-
-def _kept_metadata(metadata: Mapping[str, Any], store: bool) -> dict[str, Any]:
-    """Returns what goes into metadata.json; refuses, before anything is written, what cannot."""
-    if dataset.OURS in metadata:
-        raise errors.NameConflictError(
-            f"metadata: got the key {dataset.OURS!r}, which is reserved. Rename it."
-        )
-    keep = set(metadata) if store else {dataset.ENVIRONMENT_SPECS}
-    kept = {key: value for key, value in metadata.items() if key in keep}
-    json_codec.encode(kept)
-    return kept
-
-
-def _resume(
-    existing: dataset.Contents,
-    given: schema.Schema | None,
-    specs: Mapping[str, Any],
-    image_format: str,
-) -> schema.Schema:
-    """Returns the schema with which an existing dataset goes on."""
-    before = spec_codec.decode_environment_specs(
-        existing.metadata.get(dataset.ENVIRONMENT_SPECS) or {}
-    )
-    now = spec_codec.decode_environment_specs(specs)
-    differences: list[str] = []
-    for name, old in before.items():
-        if old is not None and now[name] is not None:
-            differences += _compare_specs(name.removesuffix("_spec"), old, now[name])
-    if differences:
-        raise errors.ValueMismatchError(
-            "The environment does not fit the dataset in data_directory, which stays as it was. "
-            + "; ".join(differences)
-            + ". Use another data_directory."
-        )
-    resumed = existing.schema
-    resumed.image_format = image_format
-    if given is not None:
-        resumed = schema.merge(given, resumed)
-        resumed.is_given = True
-    return resumed
-
-
-def _compare_specs(slot: str, old: Any, new: Any) -> list[str]:
-    """Returns how two specs differ in nesting, shape or dtype; bounds and names may differ."""
-    olds = recorder.spec_leaves(old, (slot,))
-    news = recorder.spec_leaves(new, (slot,))
-    found = []
-    for path in sorted(olds.keys() | news.keys()):
-        one, other = olds.get(path), news.get(path)
-        if one is None or other is None:
-            got, expected = ("nothing" if s is None else _describe_spec(s) for s in (other, one))
-        elif one.shape == other.shape and one.dtype == other.dtype:
-            continue
-        else:
-            got, expected = _describe_spec(other), _describe_spec(one)
-        found.append(f"{errors.format_path(path)}: got {got}, expected {expected}")
-    return found
-
-
-def _describe_spec(spec: Any) -> str:
-    return f"{spec.dtype} of shape {spec.shape}"

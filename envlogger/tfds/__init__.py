@@ -4,6 +4,7 @@
 Importing this package makes stock `tfds.load` and its siblings read ArrayRecord as tf.data. It imports
 neither TensorFlow nor TFDS; where TFDS is not imported yet, the extension takes effect once it is.
 
+    EpisodeWriter                                      writes episodes without an environment loop
     episodes, steps, transitions, windows, Shuffle     whole columns at once: see `loaders`
     import_rlds                                        the `rlds` package: see `rlds_support`
 
@@ -17,10 +18,19 @@ from envlogger import _lazy
 from envlogger.tfds import _on_import
 
 if _TYPE_CHECKING:
+    from envlogger.tfds.episode_writer import EpisodeWriter
     from envlogger.tfds.loaders import Shuffle, episodes, steps, transitions, windows
     from envlogger.tfds.rlds_support import import_rlds
 
-__all__ = ["Shuffle", "episodes", "import_rlds", "steps", "transitions", "windows"]
+__all__ = [
+    "EpisodeWriter",
+    "Shuffle",
+    "episodes",
+    "import_rlds",
+    "steps",
+    "transitions",
+    "windows",
+]
 
 
 def _extend(file_adapters: _types.ModuleType) -> None:
@@ -34,6 +44,7 @@ _on_import.on_import("tensorflow_datasets.core.file_adapters", _extend)
 __getattr__, __dir__ = _lazy.attach(
     globals(),
     {
+        "EpisodeWriter": "envlogger.tfds.episode_writer",
         "Shuffle": "envlogger.tfds.loaders",
         "episodes": "envlogger.tfds.loaders",
         "import_rlds": "envlogger.tfds.rlds_support",

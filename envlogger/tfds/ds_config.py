@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes the features from a `tfds.rlds.rlds_base.DatasetConfig`, as EnvLogger 1.x's backend did."""
+"""Takes the features from what users of TFDS have: a `DatasetConfig`, or a builder's `FeaturesDict`."""
 
 from __future__ import annotations
 
@@ -47,6 +47,39 @@ def to_schema(ds_config: Any, image_format: str) -> schema.Schema:
     return result
 
 
+def from_features(given: Any, image_format: str) -> schema.Schema:
+    """Returns the schema that a `tfds.features.FeaturesDict` of episodes describes.
+
+    Args:
+      given: Features as a builder's `_info` has them: `steps`, a Dataset of the features of a step, and
+        those of the episode.
+      image_format: How uint8 images are stored whose features the caller did not give.
+
+    Raises:
+      OptionError: It is something else, or `is_first`, `is_last` or `is_terminal` is no bool.
+      UnsupportedValueError, NameConflictError: As `to_schema` does.
+    """
+    if not hasattr(given, "to_proto") or "steps" not in given:
+        raise errors.OptionError(
+            f"features: got {type(given).__qualname__}, expected a tfds.features.FeaturesDict with "
+            "'steps', such as the one that a builder gives to DatasetInfo."
+        )
+    found = schema.Schema.from_json(_to_json(given))
+    result = schema.Schema(image_format=image_format, is_given=True)
+    for path, flag in list(result.steps.items()):
+        known = found.steps.pop(path, flag)
+        if (known.dtype, known.shape) != (flag.dtype, flag.shape):
+            raise errors.OptionError(
+                f"features: {schema.STEPS}/{errors.format_path(path)}: got "
+                f"{schema.describe(known.dtype, known.shape)}, expected bool of shape ()."
+            )
+    schema.check_names({p[0] for p in found.steps} - set(_FIELDS.values()), "features")
+    schema.check_names({p[0] for p in found.episode}, "features")
+    for to_episode, leaves in ((False, found.steps), (True, found.episode)):
+        _add(result, _writable(leaves), to_episode=to_episode)
+    return result
+
+
 def to_info(ds_config: Any) -> Info:
     """Returns name, description and citation of a DatasetConfig."""
     description = "\n".join(
@@ -62,20 +95,26 @@ def _add(result: schema.Schema, leaves: Mapping[Path, Feature], *, to_episode: b
 
 def _leaves(info: Any, path: Path) -> dict[Path, Feature]:
     """Returns the leaves of a feature connector, a dict of them, or a dtype."""
-    # Whoever has a DatasetConfig has imported TFDS, of which this is a part.
-    from google.protobuf import json_format  # type: ignore[import-untyped]
-
     if isinstance(info, Mapping):
         leaves: dict[Path, Feature] = {}
         for key, item in info.items():
             leaves.update(_leaves(item, (*path, str(key))))
         return leaves
     if hasattr(info, "to_proto"):  # a feature connector, as `features.json` describes it
-        return _writable(feature_json.from_json(json_format.MessageToDict(info.to_proto()), path))
+        return _writable(feature_json.from_json(_to_json(info), path))
     dtype = np.dtype(getattr(info, "as_numpy_dtype", info))  # tf.int64, np.int64, "int64"
     if dtype.kind in "OUS":
         dtype = features.STRING
     return {path: Feature(path, dtype, (), Encoding.PLAIN)}
+
+
+def _to_json(connector: Any) -> dict[str, Any]:
+    """Returns what `features.json` says of a feature connector of TFDS."""
+    # Whoever has one has imported TFDS, of which this is a part.
+    from google.protobuf import json_format  # type: ignore[import-untyped]
+
+    node: dict[str, Any] = json_format.MessageToDict(connector.to_proto())
+    return node
 
 
 def _writable(leaves: dict[Path, Feature]) -> dict[Path, Feature]:

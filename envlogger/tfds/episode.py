@@ -2,7 +2,8 @@
 """One episode, as columns.
 
 A row is what one call of `reset()` or `step()` gave. Columns are aligned as logged: the action of a
-row led to its observation. `record` puts them into the alignment of RLDS.
+row led to its observation. `record` puts them into the alignment of RLDS. The rows of an `EpisodeWriter`
+are steps of RLDS already; their pattern says so.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import enum
 import functools
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import dm_env
 import numpy as np
@@ -36,6 +37,7 @@ class End(enum.Enum):
     RESET = "reset"  # it was reset, or the logger closed, before that
     SPLIT = "split"  # it goes on in the next record: it is too large for one
     KILLED = "killed"  # the process died
+    OPEN = "open"  # whoever gave it as a whole said that its last step is not `is_last`
 
 
 @dataclasses.dataclass
@@ -53,11 +55,17 @@ class Pattern:
     Args:
       structures: Structures, each for all `SLOTS`.
       runs: (place in `structures`, number of rows) of each stretch of rows that are alike.
+      is_aligned: Whether the rows are steps of RLDS: the action of a row is the one taken in it.
     """
 
     def __init__(
-        self, structures: Sequence[tuple[Structure, ...]], runs: Sequence[tuple[int, int]]
+        self,
+        structures: Sequence[tuple[Structure, ...]],
+        runs: Sequence[tuple[int, int]],
+        *,
+        is_aligned: bool = False,
     ) -> None:
+        self.is_aligned = is_aligned
         used = list(dict.fromkeys(number for number, _ in runs))
         self.structures = [structures[number] for number in used]
         self.runs = [(used.index(number), count) for number, count in runs]
@@ -77,7 +85,9 @@ class Pattern:
 
     @functools.cached_property
     def first_paths(self) -> list[Path]:
-        """The paths that the first row has for what came of an action; RLDS has no place for it."""
+        """The paths that the first row has for what came of an action, if RLDS has no place for it."""
+        if self.is_aligned:
+            return []
         return sorted(p for p in self._paths[self.runs[0][0]] if p[0] in schema.SHIFTED)
 
     @functools.cached_property
@@ -102,9 +112,20 @@ class Pattern:
     def lacks(self, path: Path) -> bool:
         """Returns whether a step, other than as the padding of RLDS, has no value at `path`."""
         if path not in self._masked:
-            start = 1 if path[0] in schema.SHIFTED else 0
+            start = 1 if self.is_shifted(path) else 0
             self._masked[path] = not bool(self.present(path)[start:].all())
         return self._masked[path]
+
+    def is_shifted(self, path: Path) -> bool:
+        """Returns whether a row's value at `path` belongs to the step before it."""
+        return path[0] in schema.SHIFTED and not self.is_aligned
+
+
+class Given(NamedTuple):
+    """What the caller said of an episode whose rows are steps of RLDS."""
+
+    is_first: bool
+    is_terminal: bool
 
 
 @dataclasses.dataclass
@@ -122,6 +143,7 @@ class Episode:
       metadata: The leaves of that.
       keeps_types: Whether the record is to list the step types: those of a log that was converted need
         not be FIRST, MID, …, LAST.
+      given: For rows that are aligned, what the step types do not say.
     """
 
     episode_id: str
@@ -132,6 +154,7 @@ class Episode:
     metadata_structure: Structure = None
     metadata: Leaves = dataclasses.field(default_factory=dict)
     keeps_types: bool = False
+    given: Given | None = None
 
     def __len__(self) -> int:
         """Returns the number of steps."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from envlogger import errors
 from envlogger.converters import json_codec
 from envlogger.tfds import episode, features, step_log, structure
-from envlogger.tfds.episode import End, Episode, Pattern
+from envlogger.tfds.episode import End, Episode, Given, Pattern
 from envlogger.tfds.features import Chunks, Column, Feature
 from envlogger.tfds.session import Journal
 from envlogger.tfds.step_log import Segment
@@ -61,12 +61,15 @@ class LogReader:
         return self._begin
 
     @property
-    def ends_with_last(self) -> bool:
-        """Whether the rows that were not handed out end with a LAST step."""
+    def ends_with_episode(self) -> bool:
+        """Whether the rows that were not handed out end with the last one of an episode."""
         if self.num_rows == self._begin:
             return False
         segment = next(s for s in reversed(self._segments) if s.count)
-        return bool(segment.records["step_type"][segment.count - 1] == episode.LAST_STEP)
+        last = segment.records[segment.count - 1]
+        if self._is_aligned:
+            return bool(last["flags"] & step_log.ENDED)
+        return bool(last["step_type"] == episode.LAST_STEP)
 
     def refresh(self) -> None:
         """Looks for new rows."""
@@ -102,9 +105,9 @@ class LogReader:
         most = max(int(max_bytes / self.bytes_between(0, 1)), 1)
         while stop - self._begin > most:
             self._begin += most
-            yield self._episode(self._begin - most, self._begin, End.SPLIT)
+            yield from self._episode(self._begin - most, self._begin, End.SPLIT)
         start, self._begin = self._begin, stop
-        yield self._episode(start, stop, end)
+        yield from self._episode(start, stop, end)
         while len(self._segments) > 1 and _end(self._segments[0]) <= stop:
             self._spent.append(self._segments.pop(0))
 
@@ -192,7 +195,14 @@ class LogReader:
                 self._idle.pop(path, None)
                 yield segment
 
-    def _episode(self, start: int, stop: int, end: End) -> Episode:
+    @property
+    def _is_aligned(self) -> bool:
+        """Whether the rows are steps of RLDS."""
+        assert self._journal.options is not None, "rows come after the journal's first line"
+        return self._journal.options.is_aligned
+
+    def _episode(self, start: int, stop: int, end: End) -> Iterator[Episode]:
+        """Yields the rows as an episode, unless they do not count, since it was not completed."""
         pieces = []
         for segment in self._segments:
             first = segment.first_row
@@ -201,12 +211,21 @@ class LogReader:
             if (count := segment.count) > max(start - first, 0):
                 pieces.append((segment, max(start - first, 0), min(stop - first, count)))
         step_types = _join([s.records["step_type"][a:b] for s, a, b in pieces])
-        if step_types[-1] == episode.LAST_STEP:
+        given = None
+        if self._is_aligned:
+            first = int(pieces[0][0].records["flags"][pieces[0][1]])
+            last = int(pieces[-1][0].records["flags"][pieces[-1][2] - 1])
+            if last & step_log.ENDED:
+                end = End.OPEN if last & step_log.NOT_LAST else End.LAST
+            elif end is not End.SPLIT and first & step_log.NEW_EPISODE and last & step_log.WHOLE:
+                return
+            given = Given(bool(first & step_log.IS_FIRST), bool(last & step_log.IS_TERMINAL))
+        elif step_types[-1] == episode.LAST_STEP:
             end = End.LAST
         assert self._journal.options is not None, "rows come after the journal's first line"
         pattern = self._pattern(_join([s.records["structure"][a:b] for s, a, b in pieces]))
         shape, metadata = self._metadata(pieces[0], start, stop)
-        return Episode(
+        yield Episode(
             episode_id=f"{self._journal.options.session_id}-{start:09d}",
             end=end,
             step_types=step_types,
@@ -217,6 +236,7 @@ class LogReader:
             },
             metadata_structure=shape,
             metadata=metadata,
+            given=given,
         )
 
     def _metadata(self, first: _Piece, start: int, stop: int) -> tuple[Structure, Leaves]:
@@ -242,7 +262,8 @@ class LogReader:
         if runs not in self._patterns:
             if len(self._patterns) >= _MAX_PATTERNS:
                 self._patterns.clear()
-            self._patterns[runs] = Pattern(self._journal.structures, runs)
+            structures = self._journal.structures
+            self._patterns[runs] = Pattern(structures, runs, is_aligned=self._is_aligned)
         return self._patterns[runs]
 
 

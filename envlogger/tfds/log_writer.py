@@ -99,13 +99,13 @@ class LogWriter:
             self._structure_ids[key] = len(self._structure_ids)
         return self._structure_ids[key]
 
-    def append(self, row: Row, features: dict[Path, Feature], *, is_new_episode: bool) -> None:
+    def append(self, row: Row, features: dict[Path, Feature], flags: int) -> None:
         """Appends a row. Once this returns, the row survives the death of the process.
 
         Args:
           row: The row.
           features: The features of all leaves that the session has seen so far, by path.
-          is_new_episode: Whether it begins an episode.
+          flags: Bits of `step_log`: whether it begins an episode, say.
 
         Raises:
           OSError: There is no space on the disk; the row was not stored, those before it are safe.
@@ -125,7 +125,6 @@ class LogWriter:
                 segment.columns[path][place] = segment.allocate(packed[path])
             else:
                 segment.columns[path][place] = array
-        flags = step_log.NEW_EPISODE if is_new_episode else 0
         record = segment.records
         record["structure"][place] = structure_id
         record["step_type"][place] = row.step_type
@@ -178,6 +177,11 @@ class LogWriter:
             self._roll(segment.layout, len(text))
             assert self.segment is not None
             self.segment.add_note(row, text)
+
+    def end_episode(self) -> None:
+        """Says that an episode is complete with the last row."""
+        # The sealer leaves the last row where it is until another one follows.
+        next(segment for segment in reversed(self._segments) if segment.count).end_episode()
 
     def sync(self) -> None:
         """Makes all rows survive a loss of power."""

@@ -13,6 +13,8 @@
 
 What `step_fn` made of a row stays with its observation. The last step is always `is_last`, however
 the episode ended; it is `is_terminal` only where the environment ended it with discount 0.
+
+Rows that are steps of RLDS already are not shifted, and their last one is no padding: `Pattern.is_aligned`.
 """
 
 from __future__ import annotations
@@ -38,10 +40,13 @@ from envlogger.tfds.features import Chunks, Column, Feature
 from envlogger.tfds.structure import Path
 
 _FLAGS = (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
+_TEXTS = ((schema.EPISODE_ID,), (schema.RESTORE,))
 _MAX_KINDS = 1024
 _MAX_TEMPLATES = 16
 
-_Kind: TypeAlias = tuple[Pattern, End, int, bool]
+# (is_first, is_last, is_terminal), of the first step and of the last.
+_Ends: TypeAlias = tuple[bool, bool, bool]
+_Kind: TypeAlias = tuple[Pattern, End, _Ends]
 
 
 class Encoder:
@@ -88,8 +93,8 @@ class Encoder:
                 f"{names}: got values that the dataset has no feature for. "
                 "Record into another data_directory."
             )
-        is_terminal = _is_terminal(episode)
-        kind = (episode.pattern, episode.end, int(episode.step_types[0]), is_terminal)
+        ends = _ends(episode)
+        kind = (episode.pattern, episode.end, ends)
         is_plain = episode.metadata_structure is None and not (
             episode.pattern.first_paths or episode.keeps_types
         )
@@ -97,7 +102,7 @@ class Encoder:
             record = known.fill(episode)
             if record is not None:
                 return record
-        raw = self._raw(episode, is_terminal)
+        raw = self._raw(episode, ends)
         if is_plain and self._has_templates:
             self._learn(kind, episode, raw)
         return example.serialize(raw)
@@ -112,19 +117,18 @@ class Encoder:
             columns = [(f, name) for f, name, _ in self._steps if f.path in episode.columns]
             self._templates[kind] = template.make(episode, raw, columns, schema.EPISODE_ID)
 
-    def _raw(self, episode: Episode, is_terminal: bool) -> dict[str, example.RawFeature]:
+    def _raw(self, episode: Episode, ends: _Ends) -> dict[str, example.RawFeature]:
         raw: dict[str, example.RawFeature] = {}
         for feature, name, padding in self._steps:
             if feature.path[0] in _FLAGS:
-                raw[name] = _flag(feature.path[0], episode, is_terminal)
+                raw[name] = _flag(feature.path[0], len(episode), ends)
                 continue
             chunks = _rlds_column(episode, feature, padding)
             for suffix, value in features.encode_column(feature, *chunks, nested=True).items():
                 raw[name + suffix] = value
         for feature, name in self._episode:
-            if feature.path in ((schema.EPISODE_ID,), (schema.RESTORE,)) and schema.is_ours(
-                feature
-            ):
+            is_given = feature.path in episode.metadata
+            if feature.path in _TEXTS and schema.is_ours(feature) and not is_given:
                 is_id = feature.path == (schema.EPISODE_ID,)
                 text = episode.episode_id if is_id else _restore(episode)
                 raw[name] = example.bytes_feature([text.encode()])
@@ -146,14 +150,18 @@ def adapt(record: bytes, have: schema.Schema, want: schema.Schema) -> bytes:
     Serialized protobuf messages join: a record and the Example of one more feature, end to end, are
     the record with that feature.
     """
-    count = count_steps(record, have)
+    parsed = example.parse(record)
+    count = _count_steps(parsed, have)
+    is_aligned = _is_aligned(parsed)
     raw: dict[str, example.RawFeature] = {}
     for feature in want.steps.values():
         if feature.path not in have.steps:
             chunks: tuple[Column, ...] = (feature.zeros(count),)
             if feature.path[0] == schema.PRESENT:
                 present = np.full(count, feature.path[1:] in have.steps)
-                chunks = _shift(feature.path[1:], present, np.zeros(1, np.bool_))
+                if feature.path[1] in schema.SHIFTED and not is_aligned:
+                    present[-1] = False  # the last step's is padding
+                chunks = (present,)
             name = "/".join((schema.STEPS, *feature.path))
             for suffix, value in features.encode_column(feature, *chunks, nested=True).items():
                 raw[name + suffix] = value
@@ -169,16 +177,23 @@ def adapt(record: bytes, have: schema.Schema, want: schema.Schema) -> bytes:
 
 def count_steps(record: bytes, of: schema.Schema) -> int:
     """Returns the number of steps in a record of this library."""
-    raw = example.parse(record)
+    return _count_steps(example.parse(record), of)
+
+
+def _count_steps(raw: Mapping[str, example.RawFeature], of: schema.Schema) -> int:
     flag = of.steps[(schema.IS_FIRST,)]
     return len(features.decode_column(flag, raw, f"{schema.STEPS}/{schema.IS_FIRST}", nested=True))
 
 
-def _flag(name: str, episode: Episode, is_terminal: bool) -> example.RawFeature:
-    count = len(episode)
-    if name == schema.IS_FIRST:
-        return _flags(count, 0, bool(episode.step_types[0] == FIRST_STEP))
-    return _flags(count, count - 1, name == schema.IS_LAST or is_terminal)
+def _is_aligned(raw: Mapping[str, example.RawFeature]) -> bool:
+    """Whether the rows of a record were steps of RLDS."""
+    items = example.decode_bytes(raw[schema.RESTORE])
+    return bool(json.loads(bytes(items[0])).get("aligned", False))
+
+
+def _flag(name: str, count: int, ends: _Ends) -> example.RawFeature:
+    is_first = name == schema.IS_FIRST
+    return _flags(count, 0 if is_first else count - 1, ends[_FLAGS.index(name)])
 
 
 @functools.lru_cache(maxsize=4096)
@@ -193,17 +208,20 @@ def _rlds_column(episode: Episode, feature: Feature, padding: Column) -> tuple[C
     """Returns the steps' values of a feature, in one or more chunks."""
     path = feature.path
     if path[0] == schema.PRESENT:
-        return _shift(path[1:], episode.pattern.present(path[1:]), np.zeros(1, np.bool_))
+        present = episode.pattern.present(path[1:])
+        return _shift(episode, path[1:], present, np.zeros(1, np.bool_))
     column = episode.columns.get(path)
     if column is None:
         return (feature.zeros(len(episode)),)
-    return _shift(path, column, padding)
+    return _shift(episode, path, column, padding)
 
 
-def _shift(path: Path, column: Column | Chunks, padding: Column) -> tuple[Column, ...]:
+def _shift(
+    episode: Episode, path: Path, column: Column | Chunks, padding: Column
+) -> tuple[Column, ...]:
     """Moves what came of an action to the step in which it was taken; pads the last step."""
     chunks = column if isinstance(column, Chunks) else (column,)
-    if path[0] not in schema.SHIFTED:
+    if not episode.pattern.is_shifted(path):
         return tuple(chunks)
     return (chunks[0][1:], *chunks[1:], padding)
 
@@ -215,10 +233,14 @@ def _end(column: Column | Chunks, index: int) -> Any:
 
 def _episode_column(episode: Episode, feature: Feature) -> Column:
     path = feature.path
-    if path in episode.metadata:
-        value: Any = episode.metadata[path][()]
-    elif path == (schema.INVALID,) and schema.is_ours(feature):
-        value = episode.end is End.KILLED
+    is_ours = path == (schema.INVALID,) and schema.is_ours(feature)
+    value: Any
+    if is_ours and episode.end is End.KILLED:
+        value = True
+    elif path in episode.metadata:
+        value = episode.metadata[path][()]
+    elif is_ours:
+        value = False
     elif path[0] == schema.PRESENT:
         value = path[1:] in episode.metadata
     else:
@@ -228,6 +250,15 @@ def _episode_column(episode: Episode, feature: Feature) -> Column:
     column = np.asarray(feature.zeros(1))
     column[0] = value
     return column
+
+
+def _ends(episode: Episode) -> _Ends:
+    """Returns the flags of the first step and of the last; what was cut ends there."""
+    is_last = episode.end is not End.OPEN
+    if episode.given is None:
+        return bool(episode.step_types[0] == FIRST_STEP), is_last, _is_terminal(episode)
+    is_terminal = episode.given.is_terminal and episode.end is End.LAST
+    return episode.given.is_first, is_last, is_terminal
 
 
 def _is_terminal(episode: Episode) -> bool:
@@ -257,6 +288,8 @@ def _restore(episode: Episode) -> str:
         restore += f',"first":{json.dumps(first)}'
     if episode.keeps_types:
         restore += f',"types":{json.dumps(episode.step_types.tolist())}'
+    if episode.pattern.is_aligned:
+        restore += ',"aligned":true'
     return f"{{{restore}}}"
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dm_env
@@ -23,6 +23,9 @@ _SPEC_NAMES = {
     schema.DISCOUNT: "discount_spec",
 }
 
+# What RLDS has as a float, whatever the first value of it is.
+_FLOATS = ((schema.REWARD,), (schema.DISCOUNT,))
+
 
 class Recorder:
     """Turns what the environment and the callbacks gave into rows that fit the schema.
@@ -30,10 +33,14 @@ class Recorder:
     Args:
       of: The schema; extended in place as new features turn up.
       specs: The environment's specs by name (`observation_spec`, …), where known.
+      is_aligned: Whether the rows are steps of RLDS, which no environment gave.
     """
 
-    def __init__(self, of: schema.Schema, specs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, of: schema.Schema, specs: Mapping[str, Any], *, is_aligned: bool = False
+    ) -> None:
         self.schema = of
+        self._is_aligned = is_aligned
         self._specs: dict[Path, Any] = {}
         for slot, name in _SPEC_NAMES.items():
             self._specs.update(spec_leaves(specs.get(name), (slot,)))
@@ -47,6 +54,40 @@ class Recorder:
         """Fixes all shapes: the episode before may be published, with the features as they are."""
         self._young.clear()
         self._young_metadata.clear()
+
+    def whole(
+        self, steps: Iterable[step_data.StepData], metadata: Any
+    ) -> tuple[list[Row], tuple[Structure, Leaves] | None]:
+        """Returns all steps of an episode as rows, and its metadata; or raises, and knows no more of it.
+
+        A dimension may vary anywhere in it. The rows hold copies: steps may share a buffer.
+
+        Raises:
+          ValueMismatchError, UnsupportedValueError, NameConflictError: As for `row`.
+        """
+        self.begin_episode()
+        steps_before, episode_before = self.schema.steps, self.schema.episode
+        rows: list[Row] = []
+        young: set[Path] = set()
+        is_step = False
+        try:
+            note = None if metadata is None else self.metadata(metadata)
+            is_step = True
+            for data in steps:
+                row = self.row(data)
+                row.leaves = {path: array.copy() for path, array in row.leaves.items()}
+                rows.append(row)
+                young |= self._young
+                self._young |= young  # none of them is stored yet
+        except BaseException as error:
+            self.schema.steps, self.schema.episode = steps_before, episode_before
+            if isinstance(error, errors.EnvLoggerError):
+                place = f"step {len(rows)} of the episode" if is_step else "the episode's metadata"
+                raise type(error)(f"{error} It is in {place}, which was not recorded.") from error
+            raise
+        finally:
+            self.begin_episode()
+        return rows, note
 
     def row(self, data: step_data.StepData) -> Row:
         """Returns a step as a row.
@@ -72,7 +113,7 @@ class Recorder:
         for slot, value in values.items():
             found: Leaves = {}
             if slot == schema.CUSTOM_DATA and isinstance(value, Mapping):
-                schema.check_names(value, "step_fn")
+                schema.check_names(value, "a step" if self._is_aligned else "step_fn")
             path = () if slot == schema.CUSTOM_DATA and isinstance(value, Mapping) else (slot,)
             shape = structure.flatten(value, path, found)
             structures.append(shape)
@@ -94,7 +135,7 @@ class Recorder:
         """
         is_dict = isinstance(value, Mapping)
         if is_dict:
-            schema.check_names(value, "episode_fn")
+            schema.check_names(value, "an episode" if self._is_aligned else "episode_fn")
         path = () if is_dict else (schema.CUSTOM_DATA,)
         found: Leaves = {}
         shape = structure.flatten(value, path, found)
@@ -127,7 +168,10 @@ class Recorder:
         if feature is None:
             self._refuse_if_given(path)
             spec = self._specs.get(path)
-            if code == "i" and spec is not None and np.issubdtype(spec.dtype, np.floating):
+            is_float = self._is_aligned and path in _FLOATS
+            if spec is not None:
+                is_float = np.issubdtype(spec.dtype, np.floating)
+            if code == "i" and is_float:
                 # `reward = 0` where the spec says float: the next one may be 0.5.
                 array = array.astype(np.float64)
             draft.add(draft.infer(path, array, array.shape))
@@ -145,8 +189,8 @@ class Recorder:
     def _refuse_if_given(self, path: Path) -> None:
         if self.schema.is_given:
             raise errors.ValueMismatchError(
-                f"{errors.format_path(path)}: got a value, but ds_config has no feature there. "
-                "Add one, or leave ds_config out to have the features inferred."
+                f"{errors.format_path(path)}: got a value, but what was given (ds_config or features) "
+                "has no feature there. Add one, or give nothing to have the features inferred."
             )
 
     def _warn(self, surprises: list[str], timestep: dm_env.TimeStep) -> None:
@@ -157,7 +201,7 @@ class Recorder:
                 UserWarning,
                 stacklevel=6,
             )
-        if timestep.first() and not self._warned_first:
+        if timestep.first() and not (self._warned_first or self._is_aligned):
             given = [
                 n for n in (schema.REWARD, schema.DISCOUNT) if getattr(timestep, n) is not None
             ]

@@ -10,7 +10,7 @@ returns False, and the general path decides.
 
 For an observation (10, 5) of float32 and an int action it reads:
 
-    def write(timestep, action, custom_data, is_new_episode):
+    def write(timestep, action, custom_data, flags):
         step_type, reward, discount, observation = timestep
         if custom_data is not None: return False
         if observation.__class__ is not T0 or observation.dtype is not D0 or observation.shape != S0: return False
@@ -18,7 +18,7 @@ For an observation (10, 5) of float32 and an int action it reads:
         …
         place = header[0]
         if place == CAPACITY: return False
-        pack_into(buffer, BASE + place * STRIDE, ID, step_type, is_new_episode, action, reward, discount)
+        pack_into(buffer, BASE + place * STRIDE, ID, step_type, flags, action, reward, discount)
         at = COLUMN + place * SIZE
         try: buffer[at : at + SIZE] = observation
         except (ValueError, BufferError): C0[place] = observation
@@ -41,8 +41,8 @@ from envlogger.tfds.features import STRING
 from envlogger.tfds.step_log import Layout, Segment
 from envlogger.tfds.structure import Path
 
-# (timestep, action, custom_data, is_new_episode) -> whether the row was stored.
-Write: TypeAlias = Callable[[dm_env.TimeStep, Any, Any, bool], bool]
+# (timestep, action, custom_data, flags) -> whether the row was stored.
+Write: TypeAlias = Callable[[dm_env.TimeStep, Any, Any, int], bool]
 Bind: TypeAlias = Callable[[Segment], Write]
 
 # How `struct` writes a Python or numpy number into a field of the record, bit for bit.
@@ -128,7 +128,7 @@ class _Compiler:
         """Returns the compiled function."""
         layout = self._layout
         fields = ["H", "B", "B"]  # structure, step type, flags
-        values = [str(structure_id), "step_type", "is_new_episode"]
+        values = [str(structure_id), "step_type", "flags"]
         for feature in layout.features:
             if not step_log.in_record(feature):
                 continue
@@ -154,7 +154,7 @@ class _Compiler:
         source = "\n".join(
             [
                 f"def bind(pack_into, header, buffer{columns}):",
-                "    def write(timestep, action, custom_data, is_new_episode):",
+                "    def write(timestep, action, custom_data, flags):",
                 "        try:",
                 *(f"            {line}" for line in body),
                 # A key is missing, an int is too large, a str has no UTF-8: not such a row.

@@ -47,6 +47,8 @@ class Rows(Protocol):
 Values: TypeAlias = Callable[[Rows, int, int], Iterable[Any]]
 # A stretch of rows in which a slot has one structure: where it starts, and what makes its values.
 Stretch: TypeAlias = tuple[int, Values]
+# Where a stretch of rows starts, and the structures of its SLOTS.
+_Start: TypeAlias = tuple[int, tuple[Structure, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Form:
       first: The action, reward and discount of the first row, by path, as JSON.
       metadata: The structure of the episode's metadata.
       step_types: The type of each row; None where it follows from the flags and `end`.
+      is_aligned: Whether the rows were steps of RLDS, as those of other writers are.
     """
 
     end: End | None
@@ -69,6 +72,7 @@ class Form:
     first: Mapping[str, Any]
     metadata: Structure
     step_types: tuple[dm_env.StepType, ...] | None = None
+    is_aligned: bool = False
 
 
 @functools.lru_cache(maxsize=1024)
@@ -80,6 +84,9 @@ def form_of(text: bytes) -> Form:
         numbers, counts = node["runs"][::2], node["runs"][1::2]
         starts = [0, *itertools.accumulate(counts)]
         rows = [(start, structures[number]) for start, number in zip(starts, numbers, strict=False)]
+        is_aligned = bool(node.get("aligned", False))
+        if is_aligned:
+            rows = _as_logged(rows)
         return Form(
             End(node["end"]),
             starts[-1],
@@ -87,6 +94,7 @@ def form_of(text: bytes) -> Form:
             node.get("first", {}),
             structure.from_json(node["metadata"]),
             tuple(map(dm_env.StepType, node["types"])) if "types" in node else None,
+            is_aligned,
         )
     except DAMAGE as error:
         raise errors.CorruptDatasetError(
@@ -97,16 +105,14 @@ def form_of(text: bytes) -> Form:
 def foreign_form(of: schema.Schema) -> Form:
     """Returns how records of other writers are read: as dicts of numpy values.
 
-    The first row has no action, reward and discount. What is in the step besides the fields of RLDS
-    is custom data.
+    What is in the step besides the fields of RLDS is custom data.
     """
     leaves = {f.path: _foreign_code(f) for f in of.steps.values() if f.path[0] not in _FLAGS}
     tree = structure.nest(leaves)
     slots = [tree.pop(name, None) for name in SLOTS[:-1]]
-    first = (slots[0], None, None, None, tree or None)
-    others = (*slots, tree or None)
+    rows = _as_logged([(0, (*slots, tree or None))])
     metadata = structure.nest({f.path: _foreign_code(f) for f in of.metadata_features()})
-    return Form(None, None, _stretches([(0, first), (1, others)]), {}, metadata or None)
+    return Form(None, None, _stretches(rows), {}, metadata or None, is_aligned=True)
 
 
 def _foreign_code(feature: Feature) -> str:
@@ -115,7 +121,28 @@ def _foreign_code(feature: Feature) -> str:
     return "y" if feature.dtype == features.STRING else "g"
 
 
-def _stretches(rows: Sequence[tuple[int, tuple[Structure, ...]]]) -> list[list[Stretch]]:
+def _as_logged(rows: Sequence[_Start]) -> list[_Start]:
+    """Returns the structures that logged rows have, from those of the steps of RLDS.
+
+    A row has the action, reward and discount of the step before it; the first one has none. Those of
+    the last step have no place in logged rows.
+    """
+    found: list[_Start] = []
+    before: tuple[Structure, ...] = (None,) * len(SLOTS)
+    for start, structures in rows:
+        for row, came in ((start, before), (start + 1, structures)):
+            if found and found[-1][0] == row:
+                found.pop()  # a stretch of one row
+            mixed = (
+                old if name in schema.SHIFTED else new
+                for name, old, new in zip(SLOTS, came, structures, strict=True)
+            )
+            found.append((row, tuple(mixed)))
+        before = structures
+    return found
+
+
+def _stretches(rows: Sequence[_Start]) -> list[list[Stretch]]:
     """Returns the stretches of each slot.
 
     Args:

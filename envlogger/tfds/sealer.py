@@ -87,7 +87,7 @@ class Sealer:
     def flush(self) -> None:
         """Seals and publishes the episodes that are finished, the last one among them."""
         self.seal()
-        if self._log.ends_with_last:
+        if self._log.ends_with_episode:
             self._add_rows(self._log.num_rows, End.LAST)
         self.publish()
 

@@ -55,6 +55,7 @@ class Options:
       metadata: The caller's metadata, with `environment_specs`.
       citation: How to cite a dataset that is new.
       about: What a dataset that is new is.
+      is_aligned: Whether its rows are steps of RLDS already; those of an environment are not.
     """
 
     identity: Identity
@@ -65,6 +66,7 @@ class Options:
     metadata: Mapping[str, Any]
     about: str = ""
     citation: str = ""
+    is_aligned: bool = False
 
     @property
     def session_id(self) -> str:

@@ -39,7 +39,13 @@ _COUNT, _NUM_NOTES, HEAP_USED, _LAYOUT, _FIRST_ROW, _STATE = range(6)  # the com
 _HEADER_BYTES = 64
 _FREE, _IN_USE, _DONE, _SEALED = range(4)
 
-NEW_EPISODE = 1  # bit of a record's flags
+# Bits of a record's flags; all but the first are those of rows that are steps of RLDS.
+NEW_EPISODE = 1
+IS_FIRST = 2
+IS_TERMINAL = 4
+ENDED = 8  # the episode is complete with this row
+WHOLE = 16  # the episode counts only once it is complete
+NOT_LAST = 32  # whoever gave the step said that it is not `is_last`
 
 _MAX_NOTES = 1024
 _HEAP_BYTES = 64 << 10
@@ -183,6 +189,10 @@ class Segment:
         """Whether another row fits, which needs so many bytes of the heap."""
         fits = self.header[HEAP_USED] + heap_bytes <= self.layout.heap_bytes
         return fits and self.header[_COUNT] < self.layout.capacity
+
+    def end_episode(self) -> None:
+        """Says that an episode is complete with the last row."""
+        self.records["flags"][self.count - 1] |= ENDED
 
     def commit(self, count: int) -> None:
         """Makes the rows below `count` count."""

@@ -142,8 +142,8 @@ class StoredEpisode:
         """The type of each row."""
         if self._form.step_types is not None:
             return self._form.step_types
-        if self._form.end is None:
-            return _foreign_step_types(self)
+        if self._form.is_aligned:
+            return _step_types_by_flags(self)
         is_first = self._raw[f"{schema.STEPS}/{schema.IS_FIRST}"]
         return _step_types(bytes(is_first.data), self._num_steps, self._form.end is End.LAST)
 
@@ -342,8 +342,8 @@ def _step_types(is_first: bytes, count: int, is_over: bool) -> tuple[dm_env.Step
     return tuple(types)
 
 
-def _foreign_step_types(episode: StoredEpisode) -> tuple[dm_env.StepType, ...]:
-    """Returns the types of rows of other writers: the first flag counts, where both are set."""
+def _step_types_by_flags(episode: StoredEpisode) -> tuple[dm_env.StepType, ...]:
+    """Returns the types of the steps of RLDS: the first flag counts, where both are set."""
     count = len(episode)
     place = np.arange(count)
     known = episode._decoder.steps

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.tfds import example, schema
+from envlogger.tfds import example
 from envlogger.tfds.episode import Episode
 from envlogger.tfds.features import Chunks, Encoding, Feature
 from envlogger.tfds.structure import Path
@@ -65,7 +65,7 @@ def make(
     record = example.serialize(raw)
     buffer = bytearray(record)
     stops = example.list_stops(raw)
-    holes = [_hole(feature, stops[name], buffer, len(episode)) for feature, name in chosen]
+    holes = [_hole(feature, stops[name], buffer, episode) for feature, name in chosen]
     stop = stops[id_name]
     template = Template(buffer, holes, slice(stop - len(episode.episode_id.encode()), stop))
     # It may turn out that an integer needs more than one byte.
@@ -101,14 +101,14 @@ class Template:
         return bytes(self._buffer)
 
 
-def _hole(feature: Feature, stop: int, buffer: bytearray, num_steps: int) -> _Hole:
+def _hole(feature: Feature, stop: int, buffer: bytearray, episode: Episode) -> _Hole:
     """Returns the place of a column in a record, less the padding of RLDS at its end.
 
     Args:
       feature: The column.
       stop: Where its list ends.
       buffer: The record.
-      num_steps: How many rows it has.
+      episode: The episode whose record it is.
     """
     shape = tuple(dim for dim in feature.shape if dim is not None)
     is_varint = feature.encoding is Encoding.PLAIN and feature.dtype.kind in "biu"
@@ -120,8 +120,9 @@ def _hole(feature: Feature, stop: int, buffer: bytearray, num_steps: int) -> _Ho
     stride = row.nbytes
     if feature.encoding is Encoding.BYTES:
         stride += len(example.element_header(row.nbytes))
+    num_steps = len(episode)
     first = stop - num_steps * stride + stride - row.nbytes
-    start = int(feature.path[0] in schema.SHIFTED)
+    start = int(episode.pattern.is_shifted(feature.path))
     rows: npt.NDArray[Any] = np.ndarray(
         (num_steps - start, *shape), dtype, buffer, first, (stride, *row.strides)
     )

@@ -7,13 +7,21 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import dm_env
 
 from envlogger import errors, step_data
-from envlogger.tfds import dataset, log_reader, log_writer, recorder, schema, session
+from envlogger.tfds import (
+    dataset,
+    log_reader,
+    log_writer,
+    recorder,
+    schema,
+    session,
+    step_log,
+)
 from envlogger.tfds.features import Feature
 from envlogger.tfds.helper import Helper
 from envlogger.tfds.sealer import Sealer
@@ -22,6 +30,7 @@ from envlogger.tfds.structure import Path
 _MAX_HELPER_STARTS = 3
 # How often the writer looks after the helper; it takes system calls.
 _CHECK_SECONDS = 0.02
+_NEW_EPISODE = step_log.NEW_EPISODE  # without a look-up of the module at each step
 
 _sessions: weakref.WeakSet[WritingSession] = weakref.WeakSet()
 
@@ -35,7 +44,7 @@ os.register_at_fork(after_in_child=_disown_sessions)
 
 
 class WritingSession:
-    """Records the steps of one environment.
+    """Records the steps of one environment, or of one `EpisodeWriter`.
 
     Args:
       target: The dataset; the session owns it and closes it.
@@ -58,7 +67,7 @@ class WritingSession:
         sync_interval: float | None,
         with_helper: bool,
     ) -> None:
-        self._recorder = recorder.Recorder(of, specs)
+        self._recorder = recorder.Recorder(of, specs, is_aligned=options.is_aligned)
         self._sealing = _Sealing(target, options, sync_interval, with_helper)
         self._journal = self._sealing.journal
         self._log = log_writer.LogWriter(
@@ -76,35 +85,77 @@ class WritingSession:
         # Closes at the end of the process, or when nobody has the session any more.
         self._finalizer = weakref.finalize(self, _close, self._log, self._sealing, self._pid)
 
-    def record(
-        self, timestep: dm_env.TimeStep, action: Any, custom_data: Any, is_new_episode: bool
-    ) -> None:
-        """Records a step. Once this returns, it survives the death of the process."""
-        if is_new_episode:
+    def record(self, timestep: dm_env.TimeStep, action: Any, custom_data: Any, flags: int) -> None:
+        """Records a step. Once this returns, it survives the death of the process.
+
+        Args:
+          timestep: What the environment returned; or where rows are aligned, what a step of RLDS has.
+          action: The action that led to it; or the one that was taken in it.
+          custom_data: What `step_fn` returned; or what else is in the step.
+          flags: Bits of `step_log`; True for a new episode of an environment.
+        """
+        if flags & _NEW_EPISODE:
+            self._check_open()
             self._sealing.check()
             self._recorder.begin_episode()
         for write in self._writes:
-            if write(timestep, action, custom_data, is_new_episode):
+            if write(timestep, action, custom_data, flags):
                 return
-        self._record_other(step_data.StepData(timestep, action, custom_data), is_new_episode)
+        self._record_other(step_data.StepData(timestep, action, custom_data), flags)
 
-    def _record_other(self, data: step_data.StepData, is_new_episode: bool) -> None:
+    def record_episode(
+        self, steps: Iterable[tuple[step_data.StepData, int]], metadata: Any
+    ) -> None:
+        """Records an episode of steps of RLDS. It is there as a whole, or not at all.
+
+        Args:
+          steps: The steps, at least one, each with its bits of `step_log`.
+          metadata: The metadata of the episode; None for nothing.
+
+        Raises:
+          ValueMismatchError, UnsupportedValueError, NameConflictError: A value does not fit.
+          OSError: There is no space on the disk.
+        """
+        self._check_open()
+        self._sealing.check()
+        flags: list[int] = []
+
+        def taken() -> Iterator[step_data.StepData]:
+            for data, bits in steps:
+                flags.append(bits | step_log.WHOLE)
+                yield data
+
+        rows, note = self._recorder.whole(taken(), metadata)
+        self._journal_episode_features()
+        features = self._features()
+        for row, bits in zip(rows, flags, strict=True):
+            self._log.append(row, features, bits)
+        if note is not None:
+            self._log.add_note(log_reader.encode_note(*note))
+        self._log.end_episode()
+
+    def end_episode(self) -> None:
+        """Says that the episode of steps of RLDS is complete."""
+        self._check_open()
+        self._log.end_episode()
+
+    def _record_other(self, data: step_data.StepData, flags: int) -> None:
         """Records a step for which there is no compiled way, and makes one."""
         self._check_open()
         timestep, action, custom_data = data
         # Mostly it is only the segment that is full.
         if self._log.advance() and any(
-            write(timestep, action, custom_data, is_new_episode) for write in self._writes
+            write(timestep, action, custom_data, flags) for write in self._writes
         ):
             return
         row = self._recorder.row(data)
-        features = {
-            path: feature
-            for path, feature in self._recorder.schema.steps.items()
-            if path[0] not in _FLAGS
-        }
-        self._log.append(row, features, is_new_episode=is_new_episode)
+        self._log.append(row, self._features(), flags)
         self._log.compile(data, row)
+
+    def _features(self) -> dict[Path, Feature]:
+        """Returns the features of all leaves that rows have had."""
+        steps = self._recorder.schema.steps
+        return {path: feature for path, feature in steps.items() if path[0] not in _FLAGS}
 
     def set_episode_metadata(self, value: Any) -> None:
         """Sets the metadata of the episode of the last step."""
@@ -140,12 +191,12 @@ class WritingSession:
         if os.getpid() != self._pid:
             raise errors.EnvLoggerError(
                 "This process is a fork of the one that made the logger, and cannot record into its "
-                "session. Make the EnvLogger in the process that steps the environment."
+                "session. Make the EnvLogger or EpisodeWriter in the process that records."
             )
         if not self._finalizer.alive:
             raise errors.EnvLoggerError(
-                "The logger is closed, so nothing more can be recorded. Make a new EnvLogger with "
-                "the same data_directory; it appends."
+                "The logger is closed, so nothing more can be recorded. Make a new EnvLogger, or "
+                "EpisodeWriter, with the same data_directory; it appends."
             )
 
 

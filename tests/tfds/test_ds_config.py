@@ -159,7 +159,9 @@ def test_values_that_the_config_lacks_are_refused(tmp_path):
     ):
         logger.reset()
 
-    helpers.check_message(raised, "more: got a value", "ds_config has no feature", "Add one")
+    helpers.check_message(
+        raised, "more: got a value", "ds_config", "has no feature there", "Add one"
+    )
 
 
 @pytest.mark.parametrize(
