@@ -17,7 +17,7 @@ def python_blocks(path: pathlib.Path) -> list[str]:
 
 def test_the_code_blocks_run_one_after_the_other(tmp_path: pathlib.Path) -> None:
     readme, reading = (python_blocks(ROOT / name) for name in ("README.md", "docs/reading.md"))
-    assert (len(readme), len(reading)) == (6, 4)
+    assert (len(readme), len(reading)) == (7, 4)
     blocks = [*readme, *reading]
     script = tmp_path / "readme.py"
     script.write_text("\n\n".join(blocks))
