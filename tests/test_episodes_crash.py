@@ -97,8 +97,9 @@ def _check(directory: Any) -> tuple[list[int], list[bool]]:
     return found, invalid
 
 
-@pytest.mark.parametrize("helper", [True, False])
-@pytest.mark.parametrize("count", [1, 7, 8, 40, 1000])
+@pytest.mark.parametrize(
+    ("helper", "count"), [(True, 1), (True, 40), (True, 500), (False, 8), (False, 500)]
+)
 def test_killed_while_it_adds_steps(tmp_path, helper, count):
     directory = tmp_path / "arm" / "1.0.0"
     program = processes.Program(_STEPS + _LIVE.format(helper=helper), directory, tmp_path)
@@ -115,12 +116,11 @@ def test_killed_while_it_adds_steps(tmp_path, helper, count):
 
 
 @pytest.mark.parametrize("helper", [True, False])
-@pytest.mark.parametrize("count", [1, 50])
-def test_killed_while_it_adds_episodes(tmp_path, helper, count):
+def test_killed_while_it_adds_episodes(tmp_path, helper):
     directory = tmp_path / "arm" / "1.0.0"
     source = _STEPS + _WHOLE.format(helper=helper, length=_LENGTH)
     program = processes.Program(source, directory, tmp_path)
-    program.wait_for_calls(count)
+    program.wait_for_calls(50)
     program.kill()
 
     found, invalid = _check(directory)
@@ -151,7 +151,7 @@ kill_at({name!r}, {place})
     ("name", "place"),
     # Before each row of the second episode, before its metadata, and before it is complete.
     [
-        *(("append", _LENGTH + t) for t in (0, 1, 3, _LENGTH - 1)),
+        *(("append", _LENGTH + t) for t in (0, 1, _LENGTH - 1)),
         ("add_note", 1),
         ("end_episode", 1),
     ],

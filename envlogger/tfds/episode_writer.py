@@ -39,7 +39,8 @@ class EpisodeWriter:
     What holds for `EnvLogger` holds here: once a call has returned, what it recorded survives the death of
     the process, and many writers, of any kind, may record into one directory at the same time. An episode
     of `add_episode` is there as a whole, or not at all. Of one that is added step by step all steps are
-    there; if the process dies before it has ended, it is `invalid`, and never `is_terminal`.
+    there; if the process dies before it has ended, it is `invalid`, and never `is_terminal`. (An episode of
+    256 MiB and more goes into several records, and then there may be the first ones of them alone.)
 
     Args:
       data_directory: Where the dataset is or shall be. If it ends in `<name>/<x.y.z>`, the dataset

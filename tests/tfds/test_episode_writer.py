@@ -205,7 +205,7 @@ def _examples(count: int) -> settings:
     )
 
 
-@_examples(40)
+@_examples(30)
 @given(run=st.composite(lambda draw: _Run(draw))(), is_read_by_tf=st.integers(0, 7))
 def test_whatever_is_added_comes_back(run, is_read_by_tf):
     with helpers.scratch() as path:
