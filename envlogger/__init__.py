@@ -3,7 +3,7 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from envlogger import _lazy
+from envlogger import _lazy, errors
 
 if _TYPE_CHECKING:
     from envlogger.backends.backend_type import BackendType
@@ -17,6 +17,7 @@ if _TYPE_CHECKING:
     from envlogger.windows import Windows
 
 __all__ = [
+    "errors",
     # Recording
     "EnvLogger",
     "BackendType",
