@@ -122,7 +122,7 @@ def _record(path: str, data: Data) -> None:
         actions: Any = itertools.repeat(1)
     else:
         load = workloads.make(data.workload, 0, 1, data.episode_steps)
-        env, actions = _Cut(load.environment, data.episode_steps), load.actions
+        env, actions = workloads.CutEnvironment(load.environment, data.episode_steps), load.actions
     with envlogger.EnvLogger(env, data_directory=path, image_format=data.image_format) as logger:
         for _ in range(data.steps // data.episode_steps):
             timestep = logger.reset()
@@ -130,36 +130,7 @@ def _record(path: str, data: Data) -> None:
                 timestep = logger.step(next(actions))
 
 
-class _Cut(dm_env.Environment):
-    """Ends each episode after so many timesteps, whatever the pool of a workload says."""
-
-    def __init__(self, environment: dm_env.Environment, episode_steps: int) -> None:
-        self._environment = environment
-        self._steps = episode_steps
-        self._left = 0
-
-    def reset(self) -> dm_env.TimeStep:
-        """Begins an episode."""
-        self._left = self._steps - 1
-        return dm_env.restart(self._environment.step(None).observation)
-
-    def step(self, action: Any) -> dm_env.TimeStep:
-        """Takes a step."""
-        self._left -= 1
-        observation = self._environment.step(action).observation
-        end = dm_env.transition if self._left else dm_env.truncation
-        return end(1.0, observation)
-
-    def observation_spec(self) -> Any:
-        """Returns the workload's."""
-        return self._environment.observation_spec()
-
-    def action_spec(self) -> specs.Array:
-        """Returns the workload's."""
-        return self._environment.action_spec()
-
-
-class _Camera(_Cut):
+class _Camera(workloads.CutEnvironment):
     """Gives frames (84, 84, 3) as of a camera."""
 
     def __init__(self, episode_steps: int) -> None:

@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import dm_env
-
 from benchmarks import measure, workloads
 
 
@@ -24,7 +22,7 @@ def record(workload: str, path: str, steps: int, episode_steps: int, **options: 
     import envlogger
 
     made = workloads.make(workload, 0, 1, episode_steps)
-    env = _Cut(made.environment, episode_steps)
+    env = workloads.CutEnvironment(made.environment, episode_steps)
     with envlogger.EnvLogger(env, data_directory=path, **options) as logger:
         for _ in range(steps // episode_steps):
             timestep = logger.reset()
@@ -110,35 +108,6 @@ def _passes(read: Callable[[], int], passes: int) -> dict[str, Any]:
         times.append(time.perf_counter() - begin)
         memory.append(measure.memory_mb("VmRSS"))
     return {"steps": count, "times_s": times, "memory_mb": memory}
-
-
-class _Cut(dm_env.Environment):
-    """Ends each episode after so many timesteps, whatever the pool of a workload says."""
-
-    def __init__(self, environment: dm_env.Environment, episode_steps: int) -> None:
-        self._environment = environment
-        self._steps = episode_steps
-        self._left = 0
-
-    def reset(self) -> dm_env.TimeStep:
-        """Begins an episode."""
-        self._left = self._steps - 1
-        return dm_env.restart(self._environment.step(None).observation)
-
-    def step(self, action: Any) -> dm_env.TimeStep:
-        """Takes a step."""
-        self._left -= 1
-        observation = self._environment.step(action).observation
-        end = dm_env.transition if self._left else dm_env.truncation
-        return end(1.0, observation)
-
-    def observation_spec(self) -> Any:
-        """Returns the workload's."""
-        return self._environment.observation_spec()
-
-    def action_spec(self) -> Any:
-        """Returns the workload's."""
-        return self._environment.action_spec()
 
 
 _CALLS = {call.__name__: call for call in (record, sequential, at_random, columns, data_source)}

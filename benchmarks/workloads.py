@@ -71,6 +71,35 @@ class PooledEnvironment(TimedEnvironment):
         return self._action_spec
 
 
+class CutEnvironment(dm_env.Environment):
+    """Ends each episode after so many timesteps, whatever the pool of a workload says."""
+
+    def __init__(self, environment: dm_env.Environment, episode_steps: int) -> None:
+        self._environment = environment
+        self._steps = episode_steps
+        self._left = 0
+
+    def reset(self) -> dm_env.TimeStep:
+        """Begins an episode."""
+        self._left = self._steps - 1
+        return dm_env.restart(self._environment.step(None).observation)
+
+    def step(self, action: Any) -> dm_env.TimeStep:
+        """Takes a step."""
+        self._left -= 1
+        observation = self._environment.step(action).observation
+        end = dm_env.transition if self._left else dm_env.truncation
+        return end(1.0, observation)
+
+    def observation_spec(self) -> Any:
+        """Returns the workload's."""
+        return self._environment.observation_spec()
+
+    def action_spec(self) -> specs.Array:
+        """Returns the workload's."""
+        return self._environment.action_spec()
+
+
 class RealEnvironment(TimedEnvironment):
     """Times the calls of the environment it wraps; sleeps `sleep_s` in each."""
 
