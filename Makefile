@@ -13,7 +13,7 @@ ifneq ($(PYTHON),)
 VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 endif
 RUN := $(VENV)/bin/python -m
-# Beam and what else is tested want different versions of protobuf.
+# Beam, which `tfds build` imports, and what else is tested want different versions of protobuf.
 BEAM_VENV := $(VENV)-beam
 
 .PHONY: help
@@ -37,7 +37,7 @@ test: $(VENV)/.has-all $(BEAM_VENV)/.has-test-beam
 	@$(RUN) ruff check --quiet .
 	@$(RUN) mypy --strict --no-error-summary
 	@$(RUN) pytest --quiet
-	@$(BEAM_VENV)/bin/python -m pytest --quiet tests/beam
+	@$(BEAM_VENV)/bin/python -m pytest --quiet tests/beam dataset_builders
 
 .PHONY: test-all-pythons
 test-all-pythons:

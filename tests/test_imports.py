@@ -22,7 +22,7 @@ _HEAVY = {"tensorflow", "tensorflow_datasets", "apache_beam", "torch", "jax"}
 # and below. Imports inside functions count, too.
 _LAYERS = (
     ("envlogger.cli", "envlogger.testing"),
-    ("envlogger", "envlogger.tfds.loaders"),
+    ("envlogger", "envlogger.tfds.building", "envlogger.tfds.loaders"),
     ("envlogger.backends", "envlogger.environment_wrapper"),
     ("envlogger.tfds", "envlogger.riegeli"),
     ("envlogger.tfds.schema",),

@@ -40,6 +40,8 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
       sync_interval: Seconds after which what was logged is made to survive a loss of power, again
         and again; None leaves that to `flush()`. The death of the process loses nothing anyhow.
       helper: Whether a helper process seals the episodes; otherwise this process does, in between.
+      session_id: What the `episode_id` of each episode begins with; None makes one that is unique across
+        datasets. With one of your own, and without a helper, the same run gives the same bits each time.
       metadata: What is known about the whole dataset; `environment_specs` holds encoded specs.
       scheduler: Called with each `StepData`; where it returns False, the step is dropped.
 
@@ -63,6 +65,7 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
         max_backlog_bytes: int = 1 << 30,
         sync_interval: float | None = None,
         helper: bool = True,
+        session_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         scheduler: schedulers.Scheduler | None = None,
     ) -> None:
@@ -81,6 +84,7 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
             max_backlog_bytes=max_backlog_bytes,
             sync_interval=sync_interval,
             helper=helper,
+            session_id=session_id,
             is_aligned=False,
         )
 

@@ -12,6 +12,15 @@ from envlogger.riegeli import log
 from envlogger.tfds import dataset_files
 
 
+def is_source(path: str) -> bool:
+    """Whether a directory holds something that can be converted."""
+    return (
+        os.path.exists(os.path.join(path, dataset_files.INFO))
+        or log.is_log(path)
+        or minari_source.find(path) is not None
+    )
+
+
 def open_source(path: str) -> Source:
     """Opens what is to be converted.
 

@@ -11,6 +11,7 @@ from typing import Any
 from envlogger import step_data
 from envlogger.conversion import tasks
 from envlogger.tfds import schema
+from envlogger.tfds.episode import End
 
 # A task has about so many bytes of a source: what a kill costs at most, and a shard has.
 TASK_BYTES = 64 << 20
@@ -78,6 +79,14 @@ class StepSource(Source):
     @abc.abstractmethod
     def episode(self, index: int) -> tuple[Iterator[step_data.StepData], Any]:
         """Returns the steps of an episode, and its metadata."""
+
+    def episode_id(self, index: int, session_id: str) -> str:
+        """Returns the id that an episode gets in a session."""
+        return f"{session_id}-{index:09d}"
+
+    def end(self, index: int) -> End:
+        """Returns how an episode ended, unless its last step is LAST."""
+        return End.RESET
 
     def plan(self, max_episodes: int, num_workers: int) -> list[tasks.Task]:
         """Returns ranges of about the same size."""

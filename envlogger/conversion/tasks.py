@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 from envlogger import step_data
 from envlogger.conversion.episode_encoder import EpisodeEncoder, parts_of
 from envlogger.tfds import feature_json, schema, sealer, shard_files
+from envlogger.tfds.episode import End
 
 # Called after each episode.
 Report: TypeAlias = Callable[[], None]
@@ -86,7 +87,13 @@ class Episodes(Protocol):
     """Where steps come from: what `encode` needs of a source."""
 
     def episode(self, index: int) -> tuple[Iterator[step_data.StepData], Any]:
-        """Returns the steps of an episode, and what its `episode_fn` returned."""
+        """Returns the steps of an episode, and what its `episode_fn` returned; no step: no episode."""
+
+    def episode_id(self, index: int, session_id: str) -> str:
+        """Returns the id that an episode gets in a session."""
+
+    def end(self, index: int) -> End:
+        """Returns how an episode ended, unless its last step is LAST."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +145,9 @@ def encode(source: Episodes, task: Task, of: schema.Schema, place: Place, report
             is_whole = True
             for index in range(task.start, task.stop):
                 steps, metadata = source.episode(index)
-                name = f"{place.session_id}-{index:09d}"
+                name = source.episode_id(index, place.session_id)
                 for number, (part, end) in enumerate(parts_of(steps, sealer.EPISODE_BYTES)):
+                    end = end if end is End.SPLIT else source.end(index)
                     before = encoder.version
                     record = encoder.encode(
                         f"{name}.{number}" if number else name, part, metadata, end

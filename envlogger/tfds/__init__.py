@@ -6,6 +6,7 @@ neither TensorFlow nor TFDS; where TFDS is not imported yet, the extension takes
 
     EpisodeWriter                                      writes episodes without an environment loop
     episodes, steps, transitions, windows, Shuffle     whole columns at once: see `loaders`
+    LoggedRunsBuilder, LoggedEpisode                   TFDS builders over logged runs: see `building`
     import_rlds                                        the `rlds` package: see `rlds_support`
 
 These are imported when they are first used.
@@ -18,18 +19,26 @@ from envlogger import _lazy
 from envlogger.tfds import _on_import
 
 if _TYPE_CHECKING:
+    from envlogger.tfds.building.hooks import LoggedEpisode
+    from envlogger.tfds.building.logged_runs_builder import LoggedRunsBuilder
     from envlogger.tfds.episode_writer import EpisodeWriter
     from envlogger.tfds.loaders import Shuffle, episodes, steps, transitions, windows
     from envlogger.tfds.rlds_support import import_rlds
 
 __all__ = [
+    # Writing
     "EpisodeWriter",
+    # Training
     "Shuffle",
     "episodes",
-    "import_rlds",
     "steps",
     "transitions",
     "windows",
+    # Building
+    "LoggedEpisode",
+    "LoggedRunsBuilder",
+    # Others'
+    "import_rlds",
 ]
 
 
@@ -45,6 +54,8 @@ __getattr__, __dir__ = _lazy.attach(
     globals(),
     {
         "EpisodeWriter": "envlogger.tfds.episode_writer",
+        "LoggedEpisode": "envlogger.tfds.building.hooks",
+        "LoggedRunsBuilder": "envlogger.tfds.building.logged_runs_builder",
         "Shuffle": "envlogger.tfds.loaders",
         "episodes": "envlogger.tfds.loaders",
         "import_rlds": "envlogger.tfds.rlds_support",

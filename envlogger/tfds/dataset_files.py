@@ -70,6 +70,11 @@ class Info:
         """The format to read: ArrayRecord, if there is a choice."""
         return FILE_FORMAT if FILE_FORMAT in self.formats else self.formats[0]
 
+    @property
+    def can_grow(self) -> bool:
+        """Whether shards can be added, and those that are there keep their names."""
+        return "{NUM_SHARDS}" not in self.template and "{SHARD_X_OF_Y}" not in self.template
+
     def shard_name(self, split: str, index: int, file_format: str | None = None) -> str:
         """Returns the file name of a shard, in `self.file_format` or another."""
         count = len(self.shard_lengths.get(split, ()))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,9 @@ from envlogger.tfds import (
 )
 from envlogger.tfds.dataset_files import Info
 
+# It is the name of a directory and part of `episode_id`.
+_SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
 
 def open_session(
     data_directory: str | os.PathLike[str],
@@ -37,6 +41,7 @@ def open_session(
     sync_interval: float | None,
     helper: bool,
     is_aligned: bool,
+    session_id: str | None = None,
 ) -> writing_session.WritingSession:
     """Returns a session that records into a dataset, which is made if it is not there.
 
@@ -54,6 +59,7 @@ def open_session(
       sync_interval: Seconds after which rows are made to survive a loss of power; None for never.
       helper: Whether a helper process seals the episodes.
       is_aligned: Whether rows are steps of RLDS.
+      session_id: The session's id; None for one that is unique across datasets.
 
     Raises:
       OptionError: An argument is not allowed.
@@ -63,7 +69,7 @@ def open_session(
     """
     split = split_name or "train"
     dataset_files.check_split_name(split)
-    _check_options(max_episodes_per_file, image_format)
+    _check_options(max_episodes_per_file, image_format, session_id)
     if dataset.OURS in metadata:
         raise errors.NameConflictError(
             f"metadata: got the key {dataset.OURS!r}, which is reserved. Rename it."
@@ -75,6 +81,13 @@ def open_session(
     try:
         recovery.recover_sessions(target)
         existing = target.contents()
+        if existing is not None and not existing.info.can_grow:
+            raise errors.DatasetError(
+                f"{target.directory}: got a dataset that a builder of TFDS made: the names of its shards "
+                "say how many there are, so nothing can be appended. Use another data_directory, and "
+                "build from both."
+            )
+        _check_is_new(session_id, target, existing)
         specs = metadata.get(dataset.ENVIRONMENT_SPECS) or {}
         of = given or schema.Schema(image_format=image_format)
         if existing is not None:
@@ -89,7 +102,8 @@ def open_session(
                     "split_name": split,
                     "max_episodes_per_file": max_episodes_per_file,
                     "image_format": image_format,
-                }
+                },
+                session_id=session_id,
             ),
             metadata=dict(metadata),
             about=about.description if about else "",
@@ -124,7 +138,7 @@ def check_is_empty(data_directory: str | os.PathLike[str]) -> None:
         )
 
 
-def _check_options(max_episodes_per_file: int, image_format: str) -> None:
+def _check_options(max_episodes_per_file: int, image_format: str, session_id: str | None) -> None:
     if max_episodes_per_file < 1:
         raise errors.OptionError(
             f"max_episodes_per_file: got {max_episodes_per_file}, expected at least 1."
@@ -133,6 +147,23 @@ def _check_options(max_episodes_per_file: int, image_format: str) -> None:
         raise errors.OptionError(
             f"image_format: got {image_format!r}, expected one of "
             f"{', '.join(map(repr, features.IMAGE_ENCODINGS))}."
+        )
+    if session_id is not None and not _SESSION_ID.fullmatch(session_id):
+        raise errors.OptionError(
+            f"session_id: got {session_id!r}, expected up to 100 letters, digits, '_', '.' and '-', "
+            "with a letter or digit first."
+        )
+
+
+def _check_is_new(
+    session_id: str | None, target: dataset.DatasetDirectory, existing: dataset.Contents | None
+) -> None:
+    ours = {} if existing is None else existing.metadata.get(dataset.OURS) or {}
+    known = {described["id"] for described in ours.get("sessions", ())}
+    if session_id in known.union(target.session_ids()):
+        raise errors.OptionError(
+            f"session_id: got {session_id!r}, but {target.directory} has episodes of a session of this "
+            "id. Use another one, or leave it out."
         )
 
 

@@ -85,15 +85,20 @@ class Options:
         return cls(**{**fields, "identity": Identity(**fields["identity"])})
 
 
-def describe(options: Mapping[str, Any], converted_from: str | None = None) -> dict[str, Any]:
+def describe(
+    options: Mapping[str, Any],
+    converted_from: str | None = None,
+    session_id: str | None = None,
+) -> dict[str, Any]:
     """Returns what `metadata.json` says about a session that begins now.
 
     Args:
       options: What the caller asked for.
       converted_from: What its episodes were before, if they were not recorded.
+      session_id: Its id; None makes one.
     """
     described = {
-        "id": f"{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(4).hex()}",
+        "id": session_id or f"{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(4).hex()}",
         "start": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {
             "envlogger": version.__version__,

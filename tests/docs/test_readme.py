@@ -16,9 +16,11 @@ def python_blocks(path: pathlib.Path) -> list[str]:
 
 
 def test_the_code_blocks_run_one_after_the_other(tmp_path: pathlib.Path) -> None:
-    readme, reading = (python_blocks(ROOT / name) for name in ("README.md", "docs/reading.md"))
-    assert (len(readme), len(reading)) == (7, 4)
-    blocks = [*readme, *reading]
+    readme, reading, building = (
+        python_blocks(ROOT / name) for name in ("README.md", "docs/reading.md", "docs/building.md")
+    )
+    assert (len(readme), len(reading), len(building)) == (8, 4, 3)
+    blocks = [*readme, *reading, *building]
     script = tmp_path / "readme.py"
     script.write_text("\n\n".join(blocks))
     run = subprocess.run(
