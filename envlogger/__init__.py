@@ -10,6 +10,7 @@ if _TYPE_CHECKING:
     from envlogger.backends.schedulers import Scheduler
     from envlogger.conversion.converting import convert
     from envlogger.environment_logger import EnvLogger
+    from envlogger.gymnasium_environment import GymnasiumEnvironment
     from envlogger.reader import Reader
     from envlogger.step_data import StepData
     from envlogger.tfds.recovery import recover
@@ -20,6 +21,7 @@ __all__ = [
     "errors",
     # Recording
     "EnvLogger",
+    "GymnasiumEnvironment",
     "BackendType",
     "Scheduler",
     "recover",
@@ -40,6 +42,7 @@ __getattr__, __dir__ = _lazy.attach(
     {
         "BackendType": "envlogger.backends.backend_type",
         "EnvLogger": "envlogger.environment_logger",
+        "GymnasiumEnvironment": "envlogger.gymnasium_environment",
         "Reader": "envlogger.reader",
         "Scheduler": "envlogger.backends.schedulers",
         "StepData": "envlogger.step_data",

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from envlogger import errors, step_data
-from envlogger.tfds import schema, structure
+from envlogger.converters.varying_array import VaryingArray
+from envlogger.tfds import features, schema, structure
 from envlogger.tfds.episode import Row
 from envlogger.tfds.structure import Leaves, Path, Structure
 
@@ -174,7 +175,10 @@ class Recorder:
             if code == "i" and is_float:
                 # `reward = 0` where the spec says float: the next one may be 0.5.
                 array = array.astype(np.float64)
-            draft.add(draft.infer(path, array, array.shape))
+            known: features.Shape = array.shape
+            if isinstance(spec, VaryingArray) and known:
+                known = (None, *known[1:])
+            draft.add(draft.infer(path, array, known))
             young.add(path)
             if surprise := _compare_to_spec(path, code, array, spec):
                 surprises.append(surprise)
@@ -269,7 +273,8 @@ def _compare_to_spec(path: Path, code: str, array: npt.NDArray[Any], spec: Any) 
         fits = wanted.kind == dtype.kind or {wanted.kind, dtype.kind} <= set("OUS")
     else:
         fits = dtype == wanted
-    if fits and shape == tuple(spec.shape):
+    varies = isinstance(spec, VaryingArray) and len(shape) == len(spec.shape)
+    if fits and shape[varies:] == tuple(spec.shape)[varies:]:
         return None
     got = schema.describe(dtype, shape)
     return f"{errors.format_path(path)}: got {got}, the spec says {wanted} of shape {spec.shape}"

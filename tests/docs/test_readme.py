@@ -16,9 +16,10 @@ def python_blocks(path: pathlib.Path) -> list[str]:
 
 
 def test_the_code_blocks_run_one_after_the_other(tmp_path: pathlib.Path) -> None:
-    readme, reading = (python_blocks(ROOT / name) for name in ("README.md", "docs/reading.md"))
-    assert (len(readme), len(reading)) == (7, 4)
-    blocks = [*readme, *reading]
+    names = ("README.md", "docs/reading.md", "docs/gymnasium.md")
+    documents = [python_blocks(ROOT / name) for name in names]
+    assert list(map(len, documents)) == [8, 4, 2]
+    blocks = [block for document in documents for block in document]
     script = tmp_path / "readme.py"
     script.write_text("\n\n".join(blocks))
     run = subprocess.run(
