@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import dm_env
 import numpy as np
-from dm_env import specs
 
 from envlogger import errors
 
@@ -72,6 +71,7 @@ class GymnasiumEnvironment(dm_env.Environment):  # type: ignore[misc]
         self.info: dict[str, Any] = {}
         self.seed: int | None = None
         self.options = options
+        self._spaces = gymnasium_spaces
         self._seeds = _seeds(seed)
         self._discount = float(discount)
         self._observation_spec = gymnasium_spaces.to_spec(env.observation_space, ("observation",))
@@ -126,11 +126,11 @@ class GymnasiumEnvironment(dm_env.Environment):  # type: ignore[misc]
 
     def reward_spec(self) -> Any:
         """Returns the spec of rewards."""
-        return specs.Array((), np.float64, "reward")
+        return self._spaces.reward_spec()
 
     def discount_spec(self) -> Any:
         """Returns the spec of discounts."""
-        return specs.BoundedArray((), np.float64, 0.0, 1.0, "discount")
+        return self._spaces.discount_spec()
 
 
 # Others that Gymnasium allows are made float: a column cannot hold float32 at one step and float64 at

@@ -18,7 +18,7 @@ Gymnasium is imported by whoever has a space of it; this module must be imported
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -45,9 +45,9 @@ def to_spec(space: spaces.Space[Any], path: _Path = ()) -> Any:
       UnsupportedValueError: There is no spec for such a space, as for Graph and OneOf.
     """
     if isinstance(space, spaces.Dict):
-        return {key: to_spec(item, (*path, key)) for key, item in space.spaces.items()}
+        return {key: to_spec(part, (*path, key)) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(to_spec(item, (*path, i)) for i, item in enumerate(space.spaces))
+        return tuple(to_spec(part, (*path, i)) for i, part in enumerate(space.spaces))
     if isinstance(space, spaces.Sequence):
         return _stacked_spec(to_spec(space.feature_space, (*path, "*")), path)
     if isinstance(space, spaces.Discrete):
@@ -73,10 +73,10 @@ def to_spec(space: spaces.Space[Any], path: _Path = ()) -> Any:
 def to_spec_form(space: spaces.Space[Any], path: _Path = ()) -> Convert:
     """Returns what turns values of a space into the form that `to_spec` describes."""
     if isinstance(space, spaces.Dict):
-        parts = {key: to_spec_form(item, (*path, key)) for key, item in space.spaces.items()}
+        parts = {key: to_spec_form(part, (*path, key)) for key, part in space.spaces.items()}
         return lambda value: _convert_dict(parts, value, path)
     if isinstance(space, spaces.Tuple):
-        items = tuple(to_spec_form(item, (*path, i)) for i, item in enumerate(space.spaces))
+        items = tuple(to_spec_form(part, (*path, i)) for i, part in enumerate(space.spaces))
         return lambda value: _convert_tuple(items, value, path)
     if isinstance(space, spaces.Sequence):
         return _sequence_to_spec_form(space, path)
@@ -91,10 +91,10 @@ def to_spec_form(space: spaces.Space[Any], path: _Path = ()) -> Convert:
 def from_spec_form(space: spaces.Space[Any]) -> Convert:
     """Returns what turns values in the form of the specs, such as actions, into values of a space."""
     if isinstance(space, spaces.Dict):
-        parts = {key: from_spec_form(item) for key, item in space.spaces.items()}
+        parts = {key: from_spec_form(part) for key, part in space.spaces.items()}
         return lambda value: {key: part(value[key]) for key, part in parts.items()}
     if isinstance(space, spaces.Tuple):
-        items = tuple(from_spec_form(item) for item in space.spaces)
+        items = tuple(from_spec_form(part) for part in space.spaces)
         return lambda value: tuple(item(part) for item, part in zip(items, value, strict=True))
     if isinstance(space, spaces.Sequence):
         return lambda value: _unstack(space, value)
@@ -102,6 +102,32 @@ def from_spec_form(space: spaces.Space[Any]) -> Convert:
         # Environments look it up in dicts, and an array of no dimensions has no hash.
         return lambda value: value[()] if type(value) is np.ndarray and not value.ndim else value
     return _same
+
+
+def items(space: spaces.Space[Any]) -> Callable[[Any], Sequence[Any]]:
+    """Returns what takes a batch apart into values of a space, as vector environments have them."""
+    if isinstance(space, spaces.Dict):
+        parts = {key: items(part) for key, part in space.spaces.items()}
+        return lambda batch: [
+            dict(zip(parts, values, strict=True))
+            for values in zip(*(part(batch[key]) for key, part in parts.items()), strict=True)
+        ]
+    if isinstance(space, spaces.Tuple):
+        each = tuple(items(part) for part in space.spaces)
+        return lambda batch: list(
+            zip(*(part(value) for part, value in zip(each, batch, strict=True)), strict=True)
+        )
+    return list  # arrays; tuples of what numpy cannot batch
+
+
+def reward_spec() -> specs.Array:
+    """Returns the spec of all rewards."""
+    return specs.Array((), np.float64, "reward")
+
+
+def discount_spec() -> specs.BoundedArray:
+    """Returns the spec of all discounts."""
+    return specs.BoundedArray((), np.float64, 0.0, 1.0, "discount")
 
 
 def _same(value: Any) -> Any:
@@ -209,4 +235,4 @@ def _nth(nest: Any, index: int) -> Any:
     return nest[index, ...]  # of no dimensions, but an array
 
 
-__all__ = ["from_spec_form", "to_spec", "to_spec_form"]
+__all__ = ["discount_spec", "from_spec_form", "items", "reward_spec", "to_spec", "to_spec_form"]

@@ -37,6 +37,7 @@ def open_session(
     sync_interval: float | None,
     helper: bool,
     is_aligned: bool,
+    num_streams: int = 1,
 ) -> writing_session.WritingSession:
     """Returns a session that records into a dataset, which is made if it is not there.
 
@@ -54,6 +55,7 @@ def open_session(
       sync_interval: Seconds after which rows are made to survive a loss of power; None for never.
       helper: Whether a helper process seals the episodes.
       is_aligned: Whether rows are steps of RLDS.
+      num_streams: How many environments step together.
 
     Raises:
       OptionError: An argument is not allowed.
@@ -95,6 +97,7 @@ def open_session(
             about=about.description if about else "",
             citation=about.citation if about else "",
             is_aligned=is_aligned,
+            num_streams=num_streams,
         )
         return writing_session.WritingSession(
             target,
