@@ -8,8 +8,10 @@ from envlogger import _lazy, errors
 if _TYPE_CHECKING:
     from envlogger.backends.backend_type import BackendType
     from envlogger.backends.schedulers import Scheduler
+    from envlogger.batched_env_logger import BatchedEnvLogger
     from envlogger.conversion.converting import convert
     from envlogger.environment_logger import EnvLogger
+    from envlogger.gymnasium_environment import GymnasiumEnvironment
     from envlogger.reader import Reader
     from envlogger.step_data import StepData
     from envlogger.tfds.recovery import recover
@@ -20,6 +22,8 @@ __all__ = [
     "errors",
     # Recording
     "EnvLogger",
+    "BatchedEnvLogger",
+    "GymnasiumEnvironment",
     "BackendType",
     "Scheduler",
     "recover",
@@ -39,7 +43,9 @@ __getattr__, __dir__ = _lazy.attach(
     globals(),
     {
         "BackendType": "envlogger.backends.backend_type",
+        "BatchedEnvLogger": "envlogger.batched_env_logger",
         "EnvLogger": "envlogger.environment_logger",
+        "GymnasiumEnvironment": "envlogger.gymnasium_environment",
         "Reader": "envlogger.reader",
         "Scheduler": "envlogger.backends.schedulers",
         "StepData": "envlogger.step_data",

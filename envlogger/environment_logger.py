@@ -70,7 +70,7 @@ class EnvLogger(environment_wrapper.EnvironmentWrapper):
             **(metadata or {}),
             "environment_specs": spec_codec.encode_environment_specs(env),
         }
-        self._backend = _make_backend(backend, {**backend_kwargs, "metadata": metadata})
+        self._backend = make_backend(backend, {**backend_kwargs, "metadata": metadata})
         self._record = self._backend.recorder()
 
     def reset(self) -> dm_env.TimeStep:
@@ -126,7 +126,16 @@ class EnvLogger(environment_wrapper.EnvironmentWrapper):
                 self._backend.set_episode_metadata(value)
 
 
-def _make_backend(backend: Backend, kwargs: dict[str, Any]) -> backend_writer.BackendWriter:
+def make_backend(backend: Backend, kwargs: dict[str, Any]) -> backend_writer.BackendWriter:
+    """Returns the backend that a logger was asked for.
+
+    Args:
+      backend: See `EnvLogger`.
+      kwargs: The backend's arguments, `metadata` among them.
+
+    Raises:
+      OptionError: There is no such backend, or an argument is missing.
+    """
     if isinstance(backend, backend_writer.BackendWriter):
         return backend
     if backend is backend_type.BackendType.TFDS:

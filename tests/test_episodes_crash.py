@@ -191,11 +191,11 @@ def test_a_full_disk_leaves_no_part_of_an_episode(tmp_path):
         for number in range(60):
             metadata = {"latest": number * _LENGTH + _LENGTH - 1}
             is_full = number > 5 and number % 2 == 1
-            before = writer._session._log.num_rows
+            before = writer._stream._log.num_rows
             try:
                 writer.add_episode(_episode(number), metadata)
             except OSError:
-                num_parts += writer._session._log.num_rows > before
+                num_parts += writer._stream._log.num_rows > before
                 is_full = False
                 writer.add_episode(_episode(number), metadata)
     assert num_parts >= 2

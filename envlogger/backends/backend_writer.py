@@ -100,6 +100,17 @@ class BackendWriter(abc.ABC):
         """Returns what `EnvLogger` calls at each step: `record`, or something that does the same."""
         return self.record
 
+    def streams(self, count: int) -> list[BackendWriter]:
+        """Returns writers for environments that step together, whose episodes come to this one.
+
+        A backend that cannot take the steps of several episodes at a time gets them episode by
+        episode, when the next one of the environment begins or the writer of the stream is closed.
+
+        Args:
+            count: How many environments there are.
+        """
+        return [EpisodeBuffer(self) for _ in range(count)]
+
     def set_episode_metadata(self, data: Any) -> None:
         """Sets the metadata of the episode under way, in place of what was set before.
 
@@ -154,3 +165,42 @@ class BackendWriter(abc.ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class EpisodeBuffer(BackendWriter):
+    """Holds back the episode of one environment of several, for a backend that takes one at a time.
+
+    It passes on each episode as a whole, once the next one begins or this is closed.
+
+    What is held back is lost with the process.
+
+    Args:
+        target: The backend.
+    """
+
+    def __init__(self, target: BackendWriter) -> None:
+        super().__init__(metadata=target.metadata())
+        self._target = target
+        self._steps: list[step_data.StepData] = []
+        self._episode_metadata: list[Any] = []  # none, or one
+
+    def _record_step(self, data: step_data.StepData, is_new_episode: bool) -> None:
+        held = copy.deepcopy(data)
+        if is_new_episode:
+            self._pass_on()
+        self._steps.append(held)
+
+    def _set_episode_metadata(self, data: Any) -> None:
+        self._episode_metadata = [copy.deepcopy(data)]
+
+    def close(self) -> None:
+        """Passes on the episode under way."""
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        steps, self._steps = self._steps, []
+        metadata, self._episode_metadata = self._episode_metadata, []
+        for index, data in enumerate(steps):
+            self._target.record_step(data, index == 0)
+        for value in metadata:
+            self._target.set_episode_metadata(value)

@@ -3,19 +3,54 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import dm_env
 
-from envlogger import step_data
+from envlogger import errors, step_data
+from envlogger import options as options_lib
 from envlogger.backends import backend_writer, schedulers
-from envlogger.tfds import dataset, opening
+from envlogger.tfds import dataset, opening, writing_session
 from envlogger.tfds import ds_config as ds_config_lib
 
 
-class TFDSBackendWriter(backend_writer.BackendWriter):
+class _StreamWriter(backend_writer.BackendWriter):
+    """Writes the steps of one environment to its stream of a session."""
+
+    def __init__(
+        self,
+        stream: writing_session.Stream,
+        metadata: Mapping[str, Any] | None,
+        scheduler: schedulers.Scheduler | None,
+    ) -> None:
+        super().__init__(metadata=metadata, scheduler=scheduler)
+        self._stream = stream
+
+    def recorder(self) -> Callable[[dm_env.TimeStep, Any, Any, bool], None]:
+        """Returns what is called at each step, without a StepData where nobody asks for one."""
+        return self.record if self._scheduler is not None else self._stream.record
+
+    def _record_step(self, data: step_data.StepData, is_new_episode: bool) -> None:
+        self._stream.record(data.timestep, data.action, data.custom_data, is_new_episode)
+
+    def _set_episode_metadata(self, data: Any) -> None:
+        self._stream.set_episode_metadata(data)
+
+    def set_episode_metadata(self, data: Any) -> None:
+        """Sets the metadata of the episode under way, in place of what was set before."""
+        if self._scheduler is not None:
+            super().set_episode_metadata(data)
+        else:
+            self._stream.set_episode_metadata(data)
+
+    def close(self) -> None:
+        """Does nothing: the session is closed as a whole."""
+
+
+class TFDSBackendWriter(_StreamWriter):
     """Writes what is logged as a TFDS dataset that `tfds.load` reads.
 
     The features are inferred from the environment and the values, unless `ds_config` gives them.
@@ -42,6 +77,7 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
       helper: Whether a helper process seals the episodes; otherwise this process does, in between.
       session_id: What the `episode_id` of each episode begins with; None makes one that is unique across
         datasets. With one of your own, and without a helper, the same run gives the same bits each time.
+      num_streams: How many environments step together; `streams` has the writer of each.
       metadata: What is known about the whole dataset; `environment_specs` holds encoded specs.
       scheduler: Called with each `StepData`; where it returns False, the step is dropped.
 
@@ -66,10 +102,11 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
         sync_interval: float | None = None,
         helper: bool = True,
         session_id: str | None = None,
+        num_streams: int = 1,
         metadata: Mapping[str, Any] | None = None,
         scheduler: schedulers.Scheduler | None = None,
     ) -> None:
-        super().__init__(metadata=metadata, scheduler=scheduler)
+        options_lib.check_count("num_streams", num_streams)
         keep = set(metadata or {}) if store_ds_metadata else {dataset.ENVIRONMENT_SPECS}
         self._session = opening.open_session(
             data_directory,
@@ -86,24 +123,26 @@ class TFDSBackendWriter(backend_writer.BackendWriter):
             helper=helper,
             session_id=session_id,
             is_aligned=False,
+            num_streams=num_streams,
         )
+        self._streams = self._session.streams()
+        super().__init__(self._streams[0], metadata, scheduler)
 
-    def recorder(self) -> Callable[[dm_env.TimeStep, Any, Any, bool], None]:
-        """Returns what `EnvLogger` calls at each step, without a StepData where nobody asks for one."""
-        return self.record if self._scheduler is not None else self._session.record
+    def streams(self, count: int) -> list[backend_writer.BackendWriter]:
+        """Returns the writers of environments that step together; each has a copy of the scheduler.
 
-    def _record_step(self, data: step_data.StepData, is_new_episode: bool) -> None:
-        self._session.record(data.timestep, data.action, data.custom_data, is_new_episode)
-
-    def _set_episode_metadata(self, data: Any) -> None:
-        self._session.set_episode_metadata(data)
-
-    def set_episode_metadata(self, data: Any) -> None:
-        """Sets the metadata of the episode under way, in place of what was set before."""
-        if self._scheduler is not None:
-            super().set_episode_metadata(data)
-        else:
-            self._session.set_episode_metadata(data)
+        Raises:
+          OptionError: There are not as many as `num_streams` says.
+        """
+        if count != len(self._streams):
+            raise errors.OptionError(
+                f"num_streams: got {len(self._streams)}, expected {count}, which is how many "
+                "environments step together."
+            )
+        return [
+            _StreamWriter(stream, self.metadata(), copy.deepcopy(self._scheduler))
+            for stream in self._streams
+        ]
 
     def flush(self) -> None:
         """Makes what was logged survive a loss of power, and publishes the finished episodes.

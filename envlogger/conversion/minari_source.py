@@ -91,8 +91,8 @@ class MinariSource(sources.StepSource):
     def metadata(self) -> Mapping[str, Any]:
         """What Minari says of the dataset, and its spaces as encoded specs."""
         named = {
-            "observation_spec": to_spec(self._storage.observation_space),
-            "action_spec": to_spec(self._storage.action_space),
+            "observation_spec": _spec_of(self._storage.observation_space),
+            "action_spec": _spec_of(self._storage.action_space),
             "reward_spec": specs.Array((), np.float64, "reward"),
             "discount_spec": specs.BoundedArray((), np.float64, 0.0, 1.0, "discount"),
         }
@@ -160,30 +160,14 @@ def nth(tree: Any, index: int) -> Any:
     return tree[index]
 
 
-def to_spec(space: Any) -> Any:
-    """Returns the spec of a Gymnasium space; None for one that dm_env has no spec for."""
-    from gymnasium import spaces
+def _spec_of(space: Any) -> Any:
+    """Returns the spec of a space; None for one that dm_env has no spec for."""
+    from envlogger.converters import gymnasium_spaces
 
-    if isinstance(space, spaces.Dict):
-        return _whole({key: to_spec(item) for key, item in space.spaces.items()})
-    if isinstance(space, spaces.Tuple):
-        items = [to_spec(item) for item in space.spaces]
-        return None if any(item is None for item in items) else tuple(items)
-    if isinstance(space, spaces.Box):
-        return specs.BoundedArray(space.shape, space.dtype, space.low, space.high)
-    if isinstance(space, spaces.Discrete):
-        if space.start == 0:
-            return specs.DiscreteArray(int(space.n), space.dtype)
-        last = space.start + space.n - 1
-        return specs.BoundedArray((), space.dtype, space.start, last)
-    if isinstance(space, spaces.MultiDiscrete):
-        last = space.start + space.nvec - 1
-        return specs.BoundedArray(space.shape, space.dtype, space.start, last)
-    if isinstance(space, spaces.MultiBinary):
-        return specs.BoundedArray(space.shape, space.dtype, 0, 1)
-    if isinstance(space, spaces.Text):
-        return specs.StringArray(())
-    return None
+    try:
+        return gymnasium_spaces.to_spec(space)
+    except errors.UnsupportedValueError:
+        return None
 
 
 def _plain(value: Any) -> Any:
@@ -193,7 +177,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     return list(map(_plain, value)) if isinstance(value, list | tuple) else value
-
-
-def _whole(nest: dict[str, Any]) -> dict[str, Any] | None:
-    return None if any(item is None for item in nest.values()) else nest

@@ -7,8 +7,9 @@ A spec becomes a dict; the nest around it (dicts, lists, tuples) stays as it is:
     BoundedArray   shape  dtype  name  minimum  maximum
     DiscreteArray  shape  dtype  name  minimum  maximum  num_values
     StringArray    shape  dtype  name  string_type
+    VaryingArray   shape  dtype  name
 
-`shape` is an int64 array of shape (rank,), `dtype` a str, `name` a str or None, `minimum` and
+`shape` is an int64 array of shape (rank,), whose first item is -1 where that dimension varies, `dtype` a str, `name` a str or None, `minimum` and
 `maximum` are arrays of the spec's dtype (scalar bounds have shape ()), `num_values` is an int, and
 `string_type` is "str" or "bytes". The keys are those of EnvLogger 1.x, which had no `string_type`;
 its readers ignore that key and see an `Array` of objects. `json_codec` makes JSON of all that.
@@ -25,10 +26,17 @@ import numpy as np
 from dm_env import specs
 
 from envlogger.converters import dtype_names
+from envlogger.converters.varying_array import VaryingArray
 
 _ENVIRONMENT_SPECS = ("observation_spec", "action_spec", "reward_spec", "discount_spec")
 _STRING_TYPES = {"str": str, "bytes": bytes}
-_SPEC_TYPES = (specs.Array, specs.BoundedArray, specs.DiscreteArray, specs.StringArray)
+_SPEC_TYPES = (
+    specs.Array,
+    specs.BoundedArray,
+    specs.DiscreteArray,
+    specs.StringArray,
+    VaryingArray,
+)
 _SUPPORTED = (
     "dm_env.specs.Array and its subclasses, and dicts (any Mapping), lists and tuples of them"
 )
@@ -186,7 +194,7 @@ def _decode_array(encoded: Mapping[str, Any], path: _Path) -> Any:
                 for key in ("minimum", "maximum")
             )
             return specs.BoundedArray(shape, dtype, minimum, maximum, name)
-        return specs.Array(shape, dtype, name)
+        return VaryingArray(shape, dtype, name) if -1 in shape else specs.Array(shape, dtype, name)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"Cannot decode the spec {_at(path)} from {dict(encoded)!r}: {error}"

@@ -71,13 +71,13 @@ class Shard:
       path: The name of the file in the session's directory.
       session: The session's options.
       step_counts: The number of steps of each of its episodes.
-      rows: How many rows of the session are published once this is.
+      rows: How many rows of each of the session's streams are published once this is.
     """
 
     path: str
     session: session.Options
     step_counts: Sequence[int]
-    rows: int
+    rows: list[int]
 
 
 def load(directory: str) -> Contents:

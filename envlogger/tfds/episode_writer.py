@@ -113,6 +113,7 @@ class EpisodeWriter:
             helper=helper,
             is_aligned=True,
         )
+        (self._stream,) = self._session.streams()
         self._num_steps = 0  # of the episode that is being added step by step
         self._has_ended = False  # whether its last step said so
 
@@ -141,7 +142,7 @@ class EpisodeWriter:
         found: Any = steps
         if isinstance(steps, Mapping):
             found, metadata = _parts_of(steps, metadata)
-        self._session.record_episode(_rows(found), metadata)
+        self._stream.record_episode(_rows(found), metadata)
         self._num_steps = 0
 
     def add_step(self, step: Mapping[str, Any], metadata: Any = None) -> None:
@@ -162,11 +163,11 @@ class EpisodeWriter:
         data, bits = _row(step, flags, is_new)
         if flags.is_last:
             bits |= step_log.ENDED
-        self._session.record(data.timestep, data.action, data.custom_data, bits)
+        self._stream.record(data.timestep, data.action, data.custom_data, bits)
         self._num_steps = 1 if is_new else self._num_steps + 1
         self._has_ended = bool(flags.is_last)
         if metadata is not None:
-            self._session.set_episode_metadata(metadata)
+            self._stream.set_episode_metadata(metadata)
 
     def end_episode(self, metadata: Any = None) -> None:
         """Ends the episode that `add_step` has added to. After a step with `is_last` it need not be called.
@@ -185,9 +186,9 @@ class EpisodeWriter:
                 "by flush(). Call add_step() before."
             )
         if metadata is not None:
-            self._session.set_episode_metadata(metadata)
+            self._stream.set_episode_metadata(metadata)
         if not self._has_ended:
-            self._session.end_episode()
+            self._stream.end_episode()
         self._num_steps, self._has_ended = 0, False
 
     def flush(self) -> None:

@@ -20,7 +20,7 @@ from envlogger.tfds.episode import End, Episode, Given, Pattern
 from envlogger.tfds.features import Chunks, Column, Feature
 from envlogger.tfds.session import Journal
 from envlogger.tfds.step_log import Segment
-from envlogger.tfds.structure import Leaves, Structure
+from envlogger.tfds.structure import Leaves, Path, Structure
 
 _MAX_PATTERNS = 1024
 
@@ -35,10 +35,12 @@ class LogReader:
       directory: The session's directory.
       journal: The session's journal; refreshed as rows are read.
       first_row: The first row that is not in a published shard.
+      stream: Which of the session's streams it reads.
     """
 
-    def __init__(self, directory: str, journal: Journal, first_row: int) -> None:
+    def __init__(self, directory: str, journal: Journal, first_row: int, stream: int = 0) -> None:
         self._directory = directory
+        self._stream = stream
         self._journal = journal
         # Those whose rows were all handed out, and the others; both in the order of their rows.
         self._spent: list[Segment] = []
@@ -46,6 +48,8 @@ class LogReader:
         self._idle: dict[str, Segment] = {}  # mapped, and to be used again by the writer
         self._starts: list[int] = []  # rows that begin an episode, from `_begin` on
         self._patterns: dict[tuple[tuple[int, int], ...], Pattern] = {}
+        self._newest_layout = -1
+        self._features: dict[Path, Feature] = {}  # those of that layout
         self._begin = first_row  # the first row that was not handed out
         self._scanned = first_row
 
@@ -180,7 +184,7 @@ class LogReader:
     def _candidates(self) -> Iterator[Segment]:
         """Yields the segments that are in use and not taken up yet."""
         known = {segment.path for segment in (*self._spent, *self._segments)}
-        for path in glob.glob(os.path.join(self._directory, "segment-*")):
+        for path in glob.glob(step_log.segment_path(self._directory, self._stream, "*")):
             if path in known:
                 continue
             segment = self._idle.get(path)
@@ -222,22 +226,35 @@ class LogReader:
             given = Given(bool(first & step_log.IS_FIRST), bool(last & step_log.IS_TERMINAL))
         elif step_types[-1] == episode.LAST_STEP:
             end = End.LAST
-        assert self._journal.options is not None, "rows come after the journal's first line"
         pattern = self._pattern(_join([s.records["structure"][a:b] for s, a, b in pieces]))
         shape, metadata = self._metadata(pieces[0], start, stop)
         yield Episode(
-            episode_id=f"{self._journal.options.session_id}-{start:09d}",
+            episode_id=self._episode_id(start),
             end=end,
             step_types=step_types,
             pattern=pattern,
             columns={
-                feature.path: _column(feature, pieces, pattern)
+                feature.path: _column(self._newest(feature), pieces, pattern)
                 for feature in pieces[-1][0].layout.features
             },
             metadata_structure=shape,
             metadata=metadata,
             given=given,
         )
+
+    def _episode_id(self, first_row: int) -> str:
+        options = self._journal.options
+        assert options is not None, "rows come after the journal's first line"
+        stream = f"{self._stream:03d}-" if options.num_streams > 1 else ""
+        return f"{options.session_id}-{stream}{first_row:09d}"
+
+    def _newest(self, feature: Feature) -> Feature:
+        """Returns a feature as it is now: another stream may have shown that a dimension varies."""
+        newest = max(self._journal.layouts)
+        if newest != self._newest_layout:
+            self._newest_layout = newest
+            self._features = {item.path: item for item in self._journal.layouts[newest].features}
+        return self._features.get(feature.path, feature)
 
     def _metadata(self, first: _Piece, start: int, stop: int) -> tuple[Structure, Leaves]:
         """Returns the metadata of the episode that has the rows from `start` to before `stop`."""

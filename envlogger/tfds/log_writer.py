@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Appends rows to a session's step log."""
+"""Appends the rows of a stream to a session's step log."""
 
 from __future__ import annotations
 
@@ -9,37 +9,35 @@ import os
 import warnings
 from collections.abc import Callable
 
-from envlogger import errors, step_data
-from envlogger.tfds import row_compiler, step_log
+from envlogger import step_data
+from envlogger.tfds import row_format, step_log
 from envlogger.tfds.episode import Row
 from envlogger.tfds.features import Feature
-from envlogger.tfds.row_compiler import Bind, Write
-from envlogger.tfds.session import Journal
+from envlogger.tfds.row_compiler import Write
+from envlogger.tfds.row_format import RowFormat
 from envlogger.tfds.step_log import Layout, Segment
-from envlogger.tfds.structure import Path, Structure
+from envlogger.tfds.structure import Path
 
-# A program logs few kinds of structures; one that makes a new one at each step, by keys that count
-# up, say, would have each step pay for all before it.
-_MAX_STRUCTURES = 4096
-# The first steps of a run show what its rows hold; the segments before that are made small.
-_FIRST_ROWS = 16
-_MAX_ROWS = 1 << 16
 # Above this, segments that wait to be sealed leave the memory of the process; the kernel keeps them.
 # To map them again costs a page fault for each large row, so the ring of an environment with images
 # stays: as much as the sealer lets pile up before it publishes a shard.
 _RESIDENT_BYTES = 16 << 20
 _RESIDENT_BYTES_OF_LARGE_ROWS = 192 << 20
+# Streams share that, down to this, which is a few segments for each.
+_RESIDENT_BYTES_OF_A_STREAM = 1 << 20
 _LARGE_ROW = 4096
-# A row is tried against each; beyond a few, the general path is as fast.
-_MAX_COMPILED = 8
+# Each takes a file descriptor, here and in the helper, and a process has 1024 as a rule.
+_MAX_SEGMENTS = 512
 
 
 class LogWriter:
-    """The writing end of a step log.
+    """The writing end of a stream's step log.
 
     Args:
       directory: The session's directory.
-      journal: The session's journal, with its options.
+      rows: What the streams of the session have in common.
+      stream: Which of them this is.
+      num_streams: How many there are: they share the space.
       max_backlog_bytes: How much may wait to be sealed; above that `append` waits.
       wait_for_space: Called while there is too much: returns once something may have been sealed.
       on_roll: Called whenever rows begin to go to another segment.
@@ -51,23 +49,26 @@ class LogWriter:
     def __init__(
         self,
         directory: str,
-        journal: Journal,
+        rows: RowFormat,
+        stream: int,
+        num_streams: int,
         max_backlog_bytes: int,
         wait_for_space: Callable[[], None],
         on_roll: Callable[[], None],
     ) -> None:
         self._directory = directory
-        self._journal = journal
-        self._max_backlog_bytes = max_backlog_bytes
+        self._format = rows
+        self._stream = stream
+        self._max_backlog_bytes = max_backlog_bytes // num_streams
+        self._max_segments = max(_MAX_SEGMENTS // num_streams, 2)
+        self._resident_bytes, self._resident_bytes_of_large_rows = (
+            max(size // num_streams, _RESIDENT_BYTES_OF_A_STREAM)
+            for size in (_RESIDENT_BYTES, _RESIDENT_BYTES_OF_LARGE_ROWS)
+        )
         self._wait_for_space = wait_for_space
-        self._structure_ids: dict[str, int] = {}
         self._segments: collections.deque[Segment] = collections.deque()  # oldest first
         self._num_files = 0
-        self._grown = -1  # the number of the layout that has room for as many rows as is sensible
-        self._has_warned = False
         self._on_roll = on_roll
-        self._binds: list[Bind] = []
-        self._compiled: set[tuple[int, int]] = set()
         # What stores rows of the kinds seen so far, the latest kind first.
         self.writes: list[Write] = []
 
@@ -82,23 +83,6 @@ class LogWriter:
         segment = self.segment
         return 0 if segment is None else segment.first_row + segment.count
 
-    def structure_id(self, structures: tuple[Structure, ...]) -> int:
-        """Returns the number by which rows name a structure.
-
-        Raises:
-          ValueMismatchError: There are too many different structures.
-        """
-        key = repr(structures)
-        if key not in self._structure_ids:
-            if len(self._structure_ids) == _MAX_STRUCTURES:
-                raise errors.ValueMismatchError(
-                    f"Got {_MAX_STRUCTURES + 1} different nestings of steps in one run, expected a "
-                    "few. Are there keys that change at each step? Make them values."
-                )
-            self._journal.add_structure(structures)
-            self._structure_ids[key] = len(self._structure_ids)
-        return self._structure_ids[key]
-
     def append(self, row: Row, features: dict[Path, Feature], flags: int) -> None:
         """Appends a row. Once this returns, the row survives the death of the process.
 
@@ -110,7 +94,7 @@ class LogWriter:
         Raises:
           OSError: There is no space on the disk; the row was not stored, those before it are safe.
         """
-        structure_id = self.structure_id(row.structures)
+        structure_id = self._format.structure_id(row.structures)
         packed = {
             path: step_log.pack_varying(features[path], array)
             for path, array in row.leaves.items()
@@ -140,29 +124,24 @@ class LogWriter:
         segment = self.segment
         if segment is None or not segment.is_full:
             return False
-        self._roll(segment.layout, 0)
+        self._roll(0)
         return True
 
     def compile(self, data: step_data.StepData, row: Row) -> None:
         """Makes a fast way for rows like this one, which has just been appended."""
         segment = self.segment
         assert segment is not None, "a row has been appended"
-        structure_id = self.structure_id(row.structures)
-        key = (segment.layout.number, structure_id)
-        if key in self._compiled or len(self._binds) >= _MAX_COMPILED:
-            return
-        self._compiled.add(key)
-        bind = row_compiler.compile_row(data, structure_id, segment.layout)
-        if bind is not None:
-            # Of all rows, the first ones of episodes are the fewest.
-            self._binds.insert(len(self._binds) if data.timestep.first() else 0, bind)
+        self._format.compile(data, self._format.structure_id(row.structures), segment.layout)
+        # Another stream may have had such rows first.
+        if len(self.writes) < len(self._format.binds[segment.layout.number]):
             self._bind()
 
     def _bind(self) -> None:
         segment = self.segment
         assert segment is not None, "there is a segment to write to"
         # In place: the writer's loop holds this very list.
-        self.writes[:] = [bind(segment) for bind in self._binds]
+        binds = self._format.binds.get(segment.layout.number, ())
+        self.writes[:] = [bind(segment) for bind in binds]
 
     def add_note(self, text: bytes) -> None:
         """Sets the metadata of the episode of the last row.
@@ -174,7 +153,7 @@ class LogWriter:
         assert segment is not None, "an episode has a row before it has metadata"
         row = self.num_rows - 1
         if not (segment.is_open and segment.add_note(row, text)):
-            self._roll(segment.layout, len(text))
+            self._roll(len(text))
             assert self.segment is not None
             self.segment.add_note(row, text)
 
@@ -191,7 +170,6 @@ class LogWriter:
     def close(self) -> None:
         """Unmaps the segments."""
         self.writes.clear()
-        self._binds.clear()
         for segment in self._segments:
             segment.close()
         self._segments.clear()
@@ -199,37 +177,19 @@ class LogWriter:
     def _room(self, features: dict[Path, Feature], heap_bytes: int) -> Segment:
         """Returns a segment that has room for a row with such leaves."""
         segment = self.segment
-        layout = None if segment is None else segment.layout
-        if layout is None or not _covers(layout, features):
-            rows = _FIRST_ROWS if layout is None or layout.number < 2 else _MAX_ROWS
-            leaves = tuple(features.values())
-            layout = step_log.make_layout(self._next_number, leaves, rows, heap_bytes)
-            self._journal.add_layout(layout)
-            self._binds.clear()
-            self._roll(layout, heap_bytes)
-        elif segment is not None and not (segment.is_open and segment.has_room(heap_bytes)):
-            self._roll(layout, heap_bytes)
+        if segment is None or not row_format.covers(segment.layout, features):
+            self._format.cover(features, heap_bytes)
+            self._roll(heap_bytes)
+        elif not (segment.is_open and segment.has_room(heap_bytes)):
+            self._roll(heap_bytes)
         assert self.segment is not None
         return self.segment
 
-    @property
-    def _next_number(self) -> int:
-        """The number of the next layout; one that was never used keeps its number, too."""
-        return len(self._journal.layouts)
-
-    def _roll(self, layout: Layout, heap_bytes: int) -> None:
+    def _roll(self, heap_bytes: int) -> None:
         rows = self.num_rows
         if self.segment is not None:
             self._leave(self.segment)
-        is_small = layout.number != self._grown and rows >= _FIRST_ROWS
-        if is_small or heap_bytes > layout.heap_bytes:
-            heap = max(heap_bytes, layout.heap_bytes // 2)
-            grown = step_log.make_layout(self._next_number, layout.features, _MAX_ROWS, heap)
-            if (grown.capacity, grown.heap_bytes) != (layout.capacity, layout.heap_bytes):
-                self._journal.add_layout(grown)
-                self._binds.clear()
-                layout = grown
-            self._grown = layout.number
+        layout = self._format.grow(rows, heap_bytes)
         segment = self._recycle(layout) or self._create(layout)
         segment.begin(rows)
         self._segments.append(segment)
@@ -249,7 +209,9 @@ class LogWriter:
             segment.close()
             return
         is_large = segment.layout.row_bytes >= _LARGE_ROW
-        if self._backlog() > (_RESIDENT_BYTES_OF_LARGE_ROWS if is_large else _RESIDENT_BYTES):
+        if self._backlog() > (
+            self._resident_bytes_of_large_rows if is_large else self._resident_bytes
+        ):
             segment.release_pages()
 
     def _recycle(self, layout: Layout) -> Segment | None:
@@ -264,12 +226,12 @@ class LogWriter:
 
     def _create(self, layout: Layout) -> Segment:
         # The last row always stays in its segment, so there must be room for two.
-        while (
-            len(self._segments) > 1
-            and (waiting := self._backlog()) + layout.size > self._max_backlog_bytes
+        while len(self._segments) > 1 and (
+            (waiting := self._backlog()) + layout.size > self._max_backlog_bytes
+            or len(self._segments) >= self._max_segments
         ):
-            if not self._has_warned:
-                self._has_warned = True
+            if not self._format.has_warned:
+                self._format.has_warned = True
                 warnings.warn(
                     f"{waiting >> 20} MiB of steps wait to be sealed, so step() waits too. The disk or "
                     "the processor is slower than the environment; see max_backlog_bytes.",
@@ -279,7 +241,7 @@ class LogWriter:
             self._wait_for_space()
             if (segment := self._recycle(layout)) is not None:
                 return segment
-        path = os.path.join(self._directory, f"segment-{self._num_files}")
+        path = step_log.segment_path(self._directory, self._stream, self._num_files)
         self._num_files += 1  # whatever happens, the next one gets another name
         if not self._take_spare(layout, path):
             step_log.reserve(path, layout.size)
@@ -295,9 +257,3 @@ class LogWriter:
 
     def _backlog(self) -> int:
         return sum(segment.layout.size for segment in self._segments)
-
-
-def _covers(layout: Layout, features: dict[Path, Feature]) -> bool:
-    """Whether a layout has all the leaves, as they are now."""
-    known = {feature.path: feature for feature in layout.features}
-    return all(known.get(path) == feature for path, feature in features.items())

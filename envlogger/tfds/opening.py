@@ -42,6 +42,7 @@ def open_session(
     helper: bool,
     is_aligned: bool,
     session_id: str | None = None,
+    num_streams: int = 1,
 ) -> writing_session.WritingSession:
     """Returns a session that records into a dataset, which is made if it is not there.
 
@@ -60,6 +61,7 @@ def open_session(
       helper: Whether a helper process seals the episodes.
       is_aligned: Whether rows are steps of RLDS.
       session_id: The session's id; None for one that is unique across datasets.
+      num_streams: How many environments step together.
 
     Raises:
       OptionError: An argument is not allowed.
@@ -109,6 +111,7 @@ def open_session(
             about=about.description if about else "",
             citation=about.citation if about else "",
             is_aligned=is_aligned,
+            num_streams=num_streams,
         )
         return writing_session.WritingSession(
             target,

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from envlogger import errors, step_data
-from envlogger.tfds import schema, structure
+from envlogger.converters.varying_array import VaryingArray
+from envlogger.tfds import features, schema, structure
 from envlogger.tfds.episode import Row
 from envlogger.tfds.structure import Leaves, Path, Structure
 
@@ -44,19 +45,22 @@ class Recorder:
         self._specs: dict[Path, Any] = {}
         for slot, name in _SPEC_NAMES.items():
             self._specs.update(spec_leaves(specs.get(name), (slot,)))
-        # Features that have had one value only: the second may show that a dimension varies.
-        self._young: set[Path] = set()
+        # Features that have had one value only, and the stream that had it: the second may show that a
+        # dimension varies.
+        self._young: dict[Path, int] = {}
         # Of metadata the last value of an episode counts, and it may have grown till then.
-        self._young_metadata: set[Path] = set()
+        self._young_metadata: dict[Path, set[int]] = {}
         self._warned_first = False
 
-    def begin_episode(self) -> None:
-        """Fixes all shapes: the episode before may be published, with the features as they are."""
-        self._young.clear()
-        self._young_metadata.clear()
+    def begin_episode(self, stream: int) -> None:
+        """Fixes shapes: the stream's episode before may be published, with the features as they are."""
+        self._young = {path: of for path, of in self._young.items() if of != stream}
+        self._young_metadata = {
+            path: streams for path, streams in self._young_metadata.items() if stream not in streams
+        }
 
     def whole(
-        self, steps: Iterable[step_data.StepData], metadata: Any
+        self, steps: Iterable[step_data.StepData], metadata: Any, stream: int
     ) -> tuple[list[Row], tuple[Structure, Leaves] | None]:
         """Returns all steps of an episode as rows, and its metadata; or raises, and knows no more of it.
 
@@ -65,16 +69,16 @@ class Recorder:
         Raises:
           ValueMismatchError, UnsupportedValueError, NameConflictError: As for `row`.
         """
-        self.begin_episode()
+        self.begin_episode(stream)
         steps_before, episode_before = self.schema.steps, self.schema.episode
         rows: list[Row] = []
-        young: set[Path] = set()
+        young: dict[Path, int] = {}
         is_step = False
         try:
-            note = None if metadata is None else self.metadata(metadata)
+            note = None if metadata is None else self.metadata(metadata, stream)
             is_step = True
             for data in steps:
-                row = self.row(data)
+                row = self.row(data, stream)
                 row.leaves = {path: array.copy() for path, array in row.leaves.items()}
                 rows.append(row)
                 young |= self._young
@@ -86,11 +90,11 @@ class Recorder:
                 raise type(error)(f"{error} It is in {place}, which was not recorded.") from error
             raise
         finally:
-            self.begin_episode()
+            self.begin_episode(stream)
         return rows, note
 
-    def row(self, data: step_data.StepData) -> Row:
-        """Returns a step as a row.
+    def row(self, data: step_data.StepData, stream: int) -> Row:
+        """Returns a step of a stream as a row.
 
         Raises:
           ValueMismatchError: A value does not fit what was recorded before.
@@ -108,7 +112,7 @@ class Recorder:
         leaves: Leaves = {}
         structures: list[Structure] = []
         draft = self.schema.copy()  # a step that raises leaves the schema as it was
-        young = set(self._young)
+        young = dict(self._young)
         surprises: list[str] = []
         for slot, value in values.items():
             found: Leaves = {}
@@ -119,7 +123,9 @@ class Recorder:
             structures.append(shape)
             for leaf_path, array in found.items():
                 code = _code(shape, path, leaf_path)
-                leaves[leaf_path] = self._fit(draft, leaf_path, code, array, young, surprises)
+                leaves[leaf_path] = self._fit(
+                    draft, leaf_path, code, array, young, stream, surprises
+                )
             if slot != schema.CUSTOM_DATA and value is not None:
                 _check_same_leaves(draft, self.schema, slot, found)
         self.schema.steps = draft.steps
@@ -127,8 +133,8 @@ class Recorder:
         self._warn(surprises, timestep)
         return Row(int(timestep.step_type), tuple(structures), leaves)
 
-    def metadata(self, value: Any) -> tuple[Structure, Leaves]:
-        """Returns what `episode_fn` gave, as structure and leaves that fit the schema.
+    def metadata(self, value: Any, stream: int) -> tuple[Structure, Leaves]:
+        """Returns what `episode_fn` gave of a stream's episode, as structure and leaves that fit the schema.
 
         Raises:
           ValueMismatchError, UnsupportedValueError, NameConflictError: As for `row`.
@@ -146,10 +152,12 @@ class Recorder:
                 self._refuse_if_given(leaf_path)
                 known = draft.infer(leaf_path, array, array.shape)
                 draft.add(known, to_episode=True)
-                self._young_metadata.add(leaf_path)
-            elif leaf_path in self._young_metadata and (wider := schema.widened(known, array)):
-                known = draft.infer(leaf_path, array, wider)
-                draft.add(known, to_episode=True)
+                self._young_metadata[leaf_path] = {stream}
+            elif leaf_path in self._young_metadata:
+                self._young_metadata[leaf_path].add(stream)
+                if wider := schema.widened(known, array):
+                    known = draft.infer(leaf_path, array, wider)
+                    draft.add(known, to_episode=True)
             found[leaf_path] = schema.conform(known, _code(shape, path, leaf_path), array)
         self.schema.episode = draft.episode
         return shape, found
@@ -160,7 +168,8 @@ class Recorder:
         path: Path,
         code: str,
         array: npt.NDArray[Any],
-        young: set[Path],
+        young: dict[Path, int],
+        stream: int,
         surprises: list[str],
     ) -> npt.NDArray[Any]:
         """Returns a leaf as its feature stores it; adds or widens the feature where that is due."""
@@ -174,13 +183,16 @@ class Recorder:
             if code == "i" and is_float:
                 # `reward = 0` where the spec says float: the next one may be 0.5.
                 array = array.astype(np.float64)
-            draft.add(draft.infer(path, array, array.shape))
-            young.add(path)
+            known: features.Shape = array.shape
+            if isinstance(spec, VaryingArray) and known:
+                known = (None, *known[1:])
+            draft.add(draft.infer(path, array, known))
+            young[path] = stream
             if surprise := _compare_to_spec(path, code, array, spec):
                 surprises.append(surprise)
             return array
         if path in young:
-            young.discard(path)
+            del young[path]
             if wider := schema.widened(feature, array):
                 draft.add(draft.infer(path, array, wider))
                 return array
@@ -269,7 +281,8 @@ def _compare_to_spec(path: Path, code: str, array: npt.NDArray[Any], spec: Any) 
         fits = wanted.kind == dtype.kind or {wanted.kind, dtype.kind} <= set("OUS")
     else:
         fits = dtype == wanted
-    if fits and shape == tuple(spec.shape):
+    varies = isinstance(spec, VaryingArray) and len(shape) == len(spec.shape)
+    if fits and shape[varies:] == tuple(spec.shape)[varies:]:
         return None
     got = schema.describe(dtype, shape)
     return f"{errors.format_path(path)}: got {got}, the spec says {wanted} of shape {spec.shape}"

@@ -38,9 +38,13 @@ class Sealer:
         target.finish_publishing()  # what a sealer before this one began
         for leftover in glob.glob(os.path.join(self._directory, "shard-*")):
             os.unlink(leftover)  # nothing refers to it any more
-        first_row = session.read_progress(self._directory)
-        self._log = log_reader.LogReader(self._directory, self._journal, first_row)
-        self._published_rows = first_row
+        options = self._journal.options
+        num_streams = options.num_streams if options is not None else 1
+        self._published_rows = session.read_progress(self._directory, num_streams)
+        self._logs = [
+            log_reader.LogReader(self._directory, self._journal, first_row, stream)
+            for stream, first_row in enumerate(self._published_rows)
+        ]
         contents = target.contents()
         self._dataset_schema = None if contents is None else contents.schema
         self._masks: tuple[set[Path], set[Path]] = (set(), set())  # in steps, in episodes
@@ -67,39 +71,41 @@ class Sealer:
         Returns:
           Whether there was anything to do.
         """
-        self._log.refresh()
-        begun = self._log.first_row
-        for finished in self._log.finished(EPISODE_BYTES):
-            self._add(finished)
-        row, rows = self._log.first_row, self._log.num_rows
-        if rows > row:
-            size = self._log.bytes_between(row, rows)
-            if rows > row + 1 and (
-                size > EPISODE_BYTES or (under_pressure and not self._step_counts)
-            ):
-                # The last row stays: its metadata may be still to come, and if the writer dies now, the
-                # record that it goes to says so. It lies in the last segment, for which nobody waits.
-                self._add_rows(rows - 1, End.SPLIT)
+        begun = self._rows
+        for log in self._logs:
+            log.refresh()
+            for finished in log.finished(EPISODE_BYTES):
+                self._add(finished)
+            if _unsealed_bytes(log) > EPISODE_BYTES:
+                self._split(log)
         if under_pressure:
+            if not self._step_counts:
+                most = max(map(_unsealed_bytes, self._logs))
+                for log in self._logs:
+                    if _unsealed_bytes(log) * 2 >= most:  # not for the sake of a few rows
+                        self._split(log)
             self.publish()
-        return self._log.first_row > begun
+        return self._rows != begun
 
     def flush(self) -> None:
         """Seals and publishes the episodes that are finished, the last one among them."""
         self.seal()
-        if self._log.ends_with_episode:
-            self._add_rows(self._log.num_rows, End.LAST)
+        for log in self._logs:
+            if log.ends_with_episode:
+                self._add_rows(log, log.num_rows, End.LAST)
         self.publish()
 
     def finish(self) -> None:
         """Seals and publishes all rows; the writer is gone or waits. Removes the session."""
         self.seal()
-        if self._log.num_rows > self._log.first_row:
-            end = End.RESET if self._journal.is_closed else End.KILLED
-            self._add_rows(self._log.num_rows, end)
+        end = End.RESET if self._journal.is_closed else End.KILLED
+        for log in self._logs:
+            if log.num_rows > log.first_row:
+                self._add_rows(log, log.num_rows, end)
         self.publish()
-        self._log.check_complete()
-        self._log.close()
+        for log in self._logs:
+            log.check_complete()
+            log.close()
         self._target.remove_session(self._session_id)
 
     def publish(self) -> None:
@@ -117,22 +123,25 @@ class Sealer:
                 path=os.path.basename(writer.path),
                 session=options,
                 step_counts=counts,
-                rows=self._log.first_row,
+                rows=self._rows,
             ),
             self._shard_schema,
         )
         self._encoder = None  # another writer may have added features
-        self._published_rows = self._log.first_row
-        self._log.give_back(self._published_rows)
+        self._published_rows = self._rows
+        for log in self._logs:
+            log.give_back(log.first_row)
 
     def make_spares(self) -> None:
         """Makes space for the rows to come, which the writer then need not do."""
-        self._log.make_spares()
+        for log in self._logs:
+            log.make_spares()
 
     def sync(self) -> None:
         """Makes all rows survive a loss of power."""
-        self._log.refresh()
-        self._log.sync()
+        for log in self._logs:
+            log.refresh()
+            log.sync()
         session.sync_directory(self._directory)
 
     def close(self) -> None:
@@ -140,10 +149,23 @@ class Sealer:
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None
-        self._log.close()
+        for log in self._logs:
+            log.close()
 
-    def _add_rows(self, stop: int, end: End) -> None:
-        for part in self._log.take(stop, end, EPISODE_BYTES):
+    @property
+    def _rows(self) -> list[int]:
+        """How many rows of each stream have been sealed."""
+        return [log.first_row for log in self._logs]
+
+    def _split(self, log: log_reader.LogReader) -> None:
+        """Seals what there is of the episode under way, if that is more than a row."""
+        if log.num_rows > log.first_row + 1:
+            # The last row stays: its metadata may be still to come, and if the writer dies now, the
+            # record that it goes to says so. It lies in the last segment, for which nobody waits.
+            self._add_rows(log, log.num_rows - 1, End.SPLIT)
+
+    def _add_rows(self, log: log_reader.LogReader, stop: int, end: End) -> None:
+        for part in log.take(stop, end, EPISODE_BYTES):
             self._add(part)
 
     def _add(self, finished: Episode) -> None:
@@ -162,9 +184,18 @@ class Sealer:
         self.num_episodes += 1
         options = self._journal.options
         assert options is not None, "rows come after the journal's first line"
-        size = self._log.bytes_between(self._published_rows, self._log.first_row)
-        if len(self._step_counts) >= options.max_episodes_per_file or size > SHARD_BYTES:
+        if len(self._step_counts) >= options.max_episodes_per_file or (
+            self._unpublished_bytes() > SHARD_BYTES
+        ):
             self.publish()
+
+    def _unpublished_bytes(self) -> float:
+        """Returns how much of the step log the episodes of the open shard take, about."""
+        return sum(
+            log.bytes_between(published, log.first_row)
+            for log, published in zip(self._logs, self._published_rows, strict=True)
+            if log.first_row > published
+        )
 
     def _encoder_for(self, finished: Episode) -> record.Encoder:
         """Returns the encoder for the schema that the dataset has once it has this episode."""
@@ -208,3 +239,8 @@ class Sealer:
     def _next_path(self) -> str:
         self._num_shards += 1
         return os.path.join(self._directory, f"shard-{os.getpid()}-{self._num_shards}")
+
+
+def _unsealed_bytes(log: log_reader.LogReader) -> float:
+    """Returns how much of the step log the rows of an episode under way take, about."""
+    return log.bytes_between(log.first_row, log.num_rows) if log.num_rows > log.first_row else 0.0

@@ -5,9 +5,12 @@
       writer       locked (flock) while the writer lives
       sealer       locked while somebody seals the session's rows
       journal      JSON lines: what the segments do not say themselves
-      progress     how many rows are in published shards
-      segment-0 …  the step log
+      progress     how many rows of each stream are in published shards
+      segment-0-0 …  the step log of each stream
       shard        the shard under way
+
+A session has one stream of steps, or as many as environments step together; each stream's steps follow one
+another in a log of their own, and all else they share.
 
 Whoever gets the writer's lock finds the writer dead, however it died; and whoever then gets the
 sealer's lock may seal what is left. The kernel gives both back when a process ends.
@@ -23,7 +26,7 @@ import os
 import platform
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,6 +59,7 @@ class Options:
       citation: How to cite a dataset that is new.
       about: What a dataset that is new is.
       is_aligned: Whether its rows are steps of RLDS already; those of an environment are not.
+      num_streams: How many streams of steps it has.
     """
 
     identity: Identity
@@ -67,6 +71,7 @@ class Options:
     about: str = ""
     citation: str = ""
     is_aligned: bool = False
+    num_streams: int = 1
 
     @property
     def session_id(self) -> str:
@@ -273,15 +278,15 @@ def sync_directory(directory: str) -> None:
     shards.sync_file(directory)
 
 
-def read_progress(directory: str) -> int:
-    """Returns how many rows of a session are in published shards."""
+def read_progress(directory: str, num_streams: int) -> list[int]:
+    """Returns how many rows of each of a session's streams are in published shards."""
     try:
-        progress: int = dataset_files.read_json(os.path.join(directory, _PROGRESS))["rows"]
+        rows: list[int] = dataset_files.read_json(os.path.join(directory, _PROGRESS))["rows"]
     except OSError:
-        return 0
-    return progress
+        return [0] * num_streams
+    return rows
 
 
-def write_progress(directory: str, rows: int) -> None:
-    """Sets how many rows of a session are in published shards."""
-    dataset_files.write_json(os.path.join(directory, _PROGRESS), {"rows": rows})
+def write_progress(directory: str, rows: Sequence[int]) -> None:
+    """Sets how many rows of each of a session's streams are in published shards."""
+    dataset_files.write_json(os.path.join(directory, _PROGRESS), {"rows": list(rows)})

@@ -52,6 +52,8 @@ _HEAP_BYTES = 64 << 10
 # Large enough that taking the next segment is rare, small enough that a small environment's process
 # stays small; see benchmarks/growth.py.
 _SEGMENT_BYTES = 4 << 20
+# Streams share that, down to this: each of them has a few segments.
+_STREAM_SEGMENT_BYTES = 256 << 10
 _ALIGNMENT = 64
 _ZEROS_BYTES = 1 << 20
 NUM_SPARES = 2
@@ -122,7 +124,13 @@ class Layout:
         return cls(node["number"], features, node["capacity"], node["heap_bytes"])
 
 
-def make_layout(number: int, features: Iterable[Feature], max_rows: int, heap_bytes: int) -> Layout:
+def make_layout(
+    number: int,
+    features: Iterable[Feature],
+    max_rows: int,
+    heap_bytes: int,
+    num_streams: int = 1,
+) -> Layout:
     """Returns a layout whose segments are of a sensible size.
 
     Args:
@@ -130,12 +138,15 @@ def make_layout(number: int, features: Iterable[Feature], max_rows: int, heap_by
       features: The leaves of a row.
       max_rows: How many rows to make room for at most.
       heap_bytes: How large a value of varying length must fit.
+      num_streams: How many streams have such segments.
     """
     leaves = tuple(features)
+    shared = max(_SEGMENT_BYTES // num_streams, _STREAM_SEGMENT_BYTES)
+    segment_bytes = _SEGMENT_BYTES if num_streams == 1 else shared
     fixed = sum(_nbytes(feature) for feature in leaves)
-    capacity = max(min(_SEGMENT_BYTES // max(fixed, 16), max_rows), min(max_rows, 16))
+    capacity = max(min(segment_bytes // max(fixed, 16), max_rows), min(max_rows, 16))
     varies = any(is_varying(feature) for feature in leaves)
-    heap = max(_HEAP_BYTES, _SEGMENT_BYTES if varies and max_rows > 16 else 0, 2 * heap_bytes)
+    heap = max(_HEAP_BYTES, segment_bytes if varies and max_rows > 16 else 0, 2 * heap_bytes)
     return Layout(number, leaves, capacity, heap)
 
 
@@ -347,6 +358,11 @@ def reserve(path: str, size: int) -> None:
         raise
     finally:
         os.close(descriptor)
+
+
+def segment_path(directory: str, stream: int, index: int | str) -> str:
+    """Returns where a segment of a stream is; the index "*" stands for all of them."""
+    return os.path.join(directory, f"segment-{stream}-{index}")
 
 
 def spare_path(directory: str, layout: Layout, index: int) -> str:

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dm_env
@@ -18,6 +18,7 @@ from envlogger.tfds import (
     log_reader,
     log_writer,
     recorder,
+    row_format,
     schema,
     session,
     step_log,
@@ -44,7 +45,7 @@ os.register_at_fork(after_in_child=_disown_sessions)
 
 
 class WritingSession:
-    """Records the steps of one environment, or of one `EpisodeWriter`.
+    """Records the steps of one environment, of several that step together, or of one `EpisodeWriter`.
 
     Args:
       target: The dataset; the session owns it and closes it.
@@ -70,20 +71,106 @@ class WritingSession:
         self._recorder = recorder.Recorder(of, specs, is_aligned=options.is_aligned)
         self._sealing = _Sealing(target, options, sync_interval, with_helper)
         self._journal = self._sealing.journal
-        self._log = log_writer.LogWriter(
-            self._sealing.directory,
-            self._journal,
-            max_backlog_bytes,
-            self._sealing.wait_for_space,
-            self._sealing.wake,
-        )
-        self._writes = self._log.writes
+        rows = row_format.RowFormat(self._journal, options.num_streams)
+        self._logs = [
+            log_writer.LogWriter(
+                self._sealing.directory,
+                rows,
+                stream,
+                options.num_streams,
+                max_backlog_bytes,
+                self._sealing.wait_for_space,
+                self._sealing.wake,
+            )
+            for stream in range(options.num_streams)
+        ]
+        self._num_begun = 0  # episodes, since it was looked after what seals them
         self._journaled: dict[Path, Feature] = dict(schema.Schema().episode)
-        self._journal_episode_features()  # those that the caller or the dataset gives
+        self.journal_episode_features()  # those that the caller or the dataset gives
         self._pid = os.getpid()
         _sessions.add(self)
         # Closes at the end of the process, or when nobody has the session any more.
-        self._finalizer = weakref.finalize(self, _close, self._log, self._sealing, self._pid)
+        self._finalizer = weakref.finalize(self, _close, self._logs, self._sealing, self._pid)
+
+    def streams(self) -> list[Stream]:
+        """Returns what records the steps of each environment."""
+        return [Stream(self, self._recorder, number, log) for number, log in enumerate(self._logs)]
+
+    def check(self) -> None:
+        """Looks after what seals the rows, from time to time: it takes time for each stream."""
+        self._num_begun += 1
+        if self._num_begun >= len(self._logs):
+            self._num_begun = 0
+            self._sealing.check()
+
+    def begin_episode(self, stream: int) -> None:
+        """Prepares for an episode of a stream."""
+        self.check_open()
+        self.check()
+        self._recorder.begin_episode(stream)
+
+    def journal_episode_features(self) -> None:
+        """Has the journal name the features that metadata of episodes has shown."""
+        for path, feature in self._recorder.schema.episode.items():
+            if path[0] != schema.PRESENT and self._journaled.get(path) != feature:
+                self._journal.add_episode_feature(feature)
+                self._journaled[path] = feature
+
+    def flush(self) -> None:
+        """Makes all rows survive a loss of power, and publishes the finished episodes."""
+        self.check_open()
+        for log in self._logs:
+            log.sync()
+        self._journal.sync()
+        session.sync_directory(self._sealing.directory)
+        self._sealing.publish()
+
+    def disown(self) -> None:
+        """Called in a fork of the process: what is recorded here would mix with the parent's."""
+        for log in self._logs:
+            log.writes.clear()
+
+    def close(self) -> None:
+        """Seals and publishes everything. May be called more than once."""
+        if os.getpid() == self._pid:
+            self._finalizer()
+
+    def check_open(self) -> None:
+        """Refuses to record after `close`, and in a fork of the process."""
+        if os.getpid() != self._pid:
+            raise errors.EnvLoggerError(
+                "This process is a fork of the one that made the logger, and cannot record into its "
+                "session. Make the EnvLogger or EpisodeWriter in the process that records."
+            )
+        if not self._finalizer.alive:
+            raise errors.EnvLoggerError(
+                "The logger is closed, so nothing more can be recorded. Make a new EnvLogger, or "
+                "EpisodeWriter, with the same data_directory; it appends."
+            )
+
+
+class Stream:
+    """Records the steps of one environment, or of an `EpisodeWriter`.
+
+    Args:
+      owner: The session, which lives as long as this does.
+      checks: Makes rows of steps.
+      number: Which of its streams this is.
+      log: Where the rows go.
+    """
+
+    def __init__(
+        self,
+        owner: WritingSession,
+        checks: recorder.Recorder,
+        number: int,
+        log: log_writer.LogWriter,
+    ) -> None:
+        self._session = owner
+        self._recorder = checks
+        self._number = number
+        self._log = log
+        self._writes = log.writes
 
     def record(self, timestep: dm_env.TimeStep, action: Any, custom_data: Any, flags: int) -> None:
         """Records a step. Once this returns, it survives the death of the process.
@@ -95,9 +182,7 @@ class WritingSession:
           flags: Bits of `step_log`; True for a new episode of an environment.
         """
         if flags & _NEW_EPISODE:
-            self._check_open()
-            self._sealing.check()
-            self._recorder.begin_episode()
+            self._session.begin_episode(self._number)
         for write in self._writes:
             if write(timestep, action, custom_data, flags):
                 return
@@ -116,8 +201,8 @@ class WritingSession:
           ValueMismatchError, UnsupportedValueError, NameConflictError: A value does not fit.
           OSError: There is no space on the disk.
         """
-        self._check_open()
-        self._sealing.check()
+        self._session.check_open()
+        self._session.check()
         flags: list[int] = []
 
         def taken() -> Iterator[step_data.StepData]:
@@ -125,8 +210,8 @@ class WritingSession:
                 flags.append(bits | step_log.WHOLE)
                 yield data
 
-        rows, note = self._recorder.whole(taken(), metadata)
-        self._journal_episode_features()
+        rows, note = self._recorder.whole(taken(), metadata, self._number)
+        self._session.journal_episode_features()
         features = self._features()
         for row, bits in zip(rows, flags, strict=True):
             self._log.append(row, features, bits)
@@ -136,19 +221,19 @@ class WritingSession:
 
     def end_episode(self) -> None:
         """Says that the episode of steps of RLDS is complete."""
-        self._check_open()
+        self._session.check_open()
         self._log.end_episode()
 
     def _record_other(self, data: step_data.StepData, flags: int) -> None:
         """Records a step for which there is no compiled way, and makes one."""
-        self._check_open()
+        self._session.check_open()
         timestep, action, custom_data = data
         # Mostly it is only the segment that is full.
         if self._log.advance() and any(
             write(timestep, action, custom_data, flags) for write in self._writes
         ):
             return
-        row = self._recorder.row(data)
+        row = self._recorder.row(data, self._number)
         self._log.append(row, self._features(), flags)
         self._log.compile(data, row)
 
@@ -159,54 +244,20 @@ class WritingSession:
 
     def set_episode_metadata(self, value: Any) -> None:
         """Sets the metadata of the episode of the last step."""
-        self._check_open()
-        shape, leaves = self._recorder.metadata(value)
-        self._journal_episode_features()
+        self._session.check_open()
+        shape, leaves = self._recorder.metadata(value, self._number)
+        self._session.journal_episode_features()
         self._log.add_note(log_reader.encode_note(shape, leaves))
-
-    def flush(self) -> None:
-        """Makes all rows survive a loss of power, and publishes the finished episodes."""
-        self._check_open()
-        self._log.sync()
-        self._journal.sync()
-        session.sync_directory(self._sealing.directory)
-        self._sealing.publish()
-
-    def disown(self) -> None:
-        """Called in a fork of the process: what is recorded here would mix with the parent's."""
-        self._writes.clear()
-
-    def close(self) -> None:
-        """Seals and publishes everything. May be called more than once."""
-        if os.getpid() == self._pid:
-            self._finalizer()
-
-    def _journal_episode_features(self) -> None:
-        for path, feature in self._recorder.schema.episode.items():
-            if path[0] != schema.PRESENT and self._journaled.get(path) != feature:
-                self._journal.add_episode_feature(feature)
-                self._journaled[path] = feature
-
-    def _check_open(self) -> None:
-        if os.getpid() != self._pid:
-            raise errors.EnvLoggerError(
-                "This process is a fork of the one that made the logger, and cannot record into its "
-                "session. Make the EnvLogger or EpisodeWriter in the process that records."
-            )
-        if not self._finalizer.alive:
-            raise errors.EnvLoggerError(
-                "The logger is closed, so nothing more can be recorded. Make a new EnvLogger, or "
-                "EpisodeWriter, with the same data_directory; it appends."
-            )
 
 
 _FLAGS = frozenset((schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL, schema.PRESENT))
 
 
-def _close(log: log_writer.LogWriter, sealing: _Sealing, pid: int) -> None:
+def _close(logs: Sequence[log_writer.LogWriter], sealing: _Sealing, pid: int) -> None:
     if os.getpid() != pid:
         return  # a fork has copies of everything, but none of it is its own
-    log.close()
+    for log in logs:
+        log.close()
     sealing.close()
 
 

@@ -65,7 +65,7 @@ def test_says_what_it_could_not_recover(killed, capsys):
     (session / "journal").write_bytes(b"damaged\n")
     assert main.main(["recover", str(killed)]) == 1
     assert f"{session.name}: not recovered: " in capsys.readouterr().out
-    assert (session / "segment-0").exists()
+    assert (session / "segment-0-0").exists()
 
 
 def test_a_directory_that_is_not_there_is_an_error(tmp_path, capsys):

@@ -169,26 +169,6 @@ def test_a_damaged_dataset(collected, tmp_path):
         envlogger.convert(tmp_path / "x", tmp_path / "new")
 
 
-@pytest.mark.parametrize(
-    ("space", "spec"),
-    [
-        (spaces.Discrete(4), specs.DiscreteArray(4, np.int64)),
-        (spaces.Discrete(4, start=-1), specs.BoundedArray((), np.int64, -1, 2)),
-        (spaces.MultiBinary(2), specs.BoundedArray((2,), np.int8, 0, 1)),
-        (
-            spaces.MultiDiscrete([2, 3], start=[0, 1]),
-            specs.BoundedArray((2,), np.int64, [0, 1], [1, 3]),
-        ),
-        (spaces.Text(3), specs.StringArray(())),
-        (spaces.Sequence(spaces.Discrete(2)), None),
-        (spaces.Dict({"a": spaces.Sequence(spaces.Discrete(2))}), None),
-        (spaces.Tuple((spaces.Sequence(spaces.Discrete(2)),)), None),
-    ],
-)
-def test_specs_of_spaces(space, spec):
-    assert repr(minari_source.to_spec(space)) == repr(spec)
-
-
 _WITHOUT = """
 import sys
 sys.modules["minari"] = None

@@ -16,11 +16,10 @@ def python_blocks(path: pathlib.Path) -> list[str]:
 
 
 def test_the_code_blocks_run_one_after_the_other(tmp_path: pathlib.Path) -> None:
-    readme, reading, building = (
-        python_blocks(ROOT / name) for name in ("README.md", "docs/reading.md", "docs/building.md")
-    )
-    assert (len(readme), len(reading), len(building)) == (8, 4, 3)
-    blocks = [*readme, *reading, *building]
+    names = ("README.md", "docs/reading.md", "docs/building.md", "docs/gymnasium.md")
+    documents = [python_blocks(ROOT / name) for name in names]
+    assert list(map(len, documents)) == [10, 4, 3, 3]
+    blocks = [block for document in documents for block in document]
     script = tmp_path / "readme.py"
     script.write_text("\n\n".join(blocks))
     run = subprocess.run(
