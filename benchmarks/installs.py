@@ -60,8 +60,14 @@ def ensure(name: str) -> None:
     """Makes the environment called `name`, unless it is there with these requirements."""
     stamp = _FOLDER / name / "installed.json"
     wanted = json.dumps([*REQUIREMENTS[name], _own_requirements(name)])
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        _install(name, stamp, wanted)
+    if "-e" in REQUIREMENTS[name]:
+        # As pip does with what it copies: otherwise each process might compile the sources anew.
+        _call([str(_python_of(name)), "-m", "compileall", "-q", str(ROOT / "envlogger")])
+
+
+def _install(name: str, stamp: Path, wanted: str) -> None:
     print(f"Installing {name} into {stamp.parent.relative_to(ROOT)} …", flush=True)
     shutil.rmtree(stamp.parent, ignore_errors=True)
     stamp.parent.mkdir(parents=True)

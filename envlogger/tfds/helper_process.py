@@ -23,8 +23,8 @@ from envlogger.tfds.sealer import Sealer
 # What the writer sends.
 WAKE, PRESSURE, PUBLISH, CLOSE = b"w", b"p", b"f", b"c"
 
-# How long the helper sleeps where nobody wakes it.
-POLL_SECONDS = 0.1
+# How long the helper sleeps where nobody wakes it. Work that comes seldom, and more at a time, takes less.
+POLL_SECONDS = 0.5
 # How long it waits before it tries again to write to a disk that was full.
 _RETRY_SECONDS = 1.0
 _NICENESS = 10
@@ -91,7 +91,10 @@ class _Loop:
                 time.sleep(_RETRY_SECONDS)
 
     def _wait(self) -> bytes:
-        ready = {descriptor for descriptor, _ in self._poll.poll(POLL_SECONDS * 1000)}
+        timeout = POLL_SECONDS
+        if self._sync_interval is not None:
+            timeout = min(max(self._next_sync - time.monotonic(), 0.0), timeout)
+        ready = {descriptor for descriptor, _ in self._poll.poll(timeout * 1000)}
         return os.read(self._commands, 4096) if self._commands in ready else b""
 
     def _is_writer_gone(self) -> bool:
