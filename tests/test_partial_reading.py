@@ -186,6 +186,21 @@ def test_a_shard_that_was_cut_off_while_it_was_open(run, tmp_path):
         assert_same(reader.steps[3 * STEPS], steps[3 * STEPS])  # of another shard
 
 
+def test_a_shard_that_is_replaced_by_one_with_another_feature(tmp_path):
+    path = tmp_path / "robot" / "1.0.0"
+    helpers.record(path, [_episode(n) for n in range(3)], image_format="raw")
+    (steps,) = [[s for e in helpers.read(path) for s in e]]
+    (shard,) = path.glob("*record-*")
+    before = shard.stat()
+    with envlogger.Reader(path) as reader:
+        assert_same(reader.steps[2 * STEPS + 3], steps[2 * STEPS + 3])
+        helpers.record(path, [_episode(3)], image_format="raw", step_fn=lambda *_: {"late": 1})
+        assert shard.stat().st_ino != before.st_ino
+        reader._backend._pool._idle_for_parts.clear()  # as when other shards were opened meanwhile
+        for i in (2 * STEPS + 3, 2 * STEPS + 9, STEPS + 1):
+            assert_same(reader.steps[i], steps[i])
+
+
 def test_a_row_of_another_size_is_named(tmp_path):
     path = tmp_path / "robot" / "1.0.0"
     helpers.record(path, [_episode(0)], image_format="raw")

@@ -53,6 +53,7 @@ class ArrayRecordFile:
 
     def __init__(self, path: str, num_records: int) -> None:
         self.path = path
+        self._found: dict[int, Place | None] = {}
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -77,6 +78,24 @@ class ArrayRecordFile:
 
     def find(self, index: int) -> Place | None:
         """Returns where a record is; None if it is compressed, or not the only one of its chunk."""
+        if index not in self._found:
+            self._found[index] = self._find_place(index)
+        return self._found[index]
+
+    def read_part(self, index: int, start: int, stop: int) -> memoryview:
+        """Returns bytes of a record; fewer where the file has come to an end."""
+        place = self.find(index)
+        if place is None:
+            return memoryview(self.read(index))[start:stop]
+        return self._read(_after(place.position, place.offset + start), stop - start)
+
+    def close(self) -> None:
+        """Closes the file. May be called more than once."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _find_place(self, index: int) -> Place | None:
         position, size, _ = self._places[index]
         head = self._read(position, min(size, _LONGEST_HEAD))
         try:
@@ -87,16 +106,6 @@ class ArrayRecordFile:
         if head[0] or begin != start + length or begin + record_size != size:
             return None
         return Place(position, begin, record_size)
-
-    def read_part(self, place: Place, start: int, stop: int) -> memoryview:
-        """Returns bytes of a record that `find` found; fewer where the file has come to an end."""
-        return self._read(_after(place.position, place.offset + start), stop - start)
-
-    def close(self) -> None:
-        """Closes the file. May be called more than once."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = -1
 
     def _find_records(self, expected: int) -> list[tuple[int, int, int]]:
         """Returns for each record where the data of its chunk begins, its size, and the place in it."""

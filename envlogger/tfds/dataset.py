@@ -462,13 +462,20 @@ def adapt_shard(path: str, num_records: int, have: schema.Schema, want: schema.S
     """Rewrites a shard, in one step, so that its records have all the features of `want`."""
     if covers(have, want):
         return
-    writer = shards.ShardWriter(f"{path}.tmp")
+    writer: shards.ShardWriter | None = None
+    temporary = f"{path}.tmp"
     try:
         for record in shards.read_all(path, num_records):
-            writer.add(records.adapt(record, have, want))
+            adapted = records.adapt(record, have, want)
+            if writer is None:
+                writer = shards.ShardWriter(temporary, shards.choose_compression(adapted))
+            writer.add(adapted)
+        if writer is None:
+            return  # a shard without records is as good as before
         writer.close()
     except BaseException:
-        writer.abandon()
+        if writer is not None:
+            writer.abandon()
         raise
-    os.replace(writer.path, path)
+    os.replace(temporary, path)
     shards.sync_file(os.path.dirname(path))

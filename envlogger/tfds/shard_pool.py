@@ -94,8 +94,10 @@ class ShardPool:
         if place is None:
             return None
 
+        # Looked up anew in a file that was opened anew: a writer that adds a feature replaces the shard
+        # by one whose records begin as before, at other places.
         def read(start: int, stop: int) -> memoryview:
-            return self._with_part_reader(shard, lambda file: file.read_part(place, start, stop))
+            return self._with_part_reader(shard, lambda file: file.read_part(number, start, stop))
 
         return path, RecordOnDisk(place.size, read)
 

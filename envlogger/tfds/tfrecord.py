@@ -110,10 +110,11 @@ class TFRecordReader:
         position, length = self._places[index]
         return Place(position, 0, length)
 
-    def read_part(self, place: Place, start: int, stop: int) -> memoryview:
+    def read_part(self, index: int, start: int, stop: int) -> memoryview:
         """Returns bytes of a record, of which the checksum is not looked at; fewer at the file's end."""
         data = np.empty(stop - start, np.uint8).data
-        found = os.preadv(self._descriptor, [data], place.position + start)
+        position, _ = self._places[index]
+        found = os.preadv(self._descriptor, [data], position + start)
         return data[:found]
 
     def close(self) -> None:
