@@ -16,7 +16,7 @@ import envlogger
 from envlogger import errors
 from envlogger.backends import tfds_backend_reader
 from envlogger.testing.comparison import assert_same
-from envlogger.tfds import shards
+from envlogger.tfds import shard_files, shards
 
 STEPS = 12
 # (image_format, format of the shards): what TFRecord holds is never compressed.
@@ -196,6 +196,7 @@ def test_a_shard_that_is_replaced_by_one_with_another_feature(tmp_path):
         assert_same(reader.steps[2 * STEPS + 3], steps[2 * STEPS + 3])
         helpers.record(path, [_episode(3)], image_format="raw", step_fn=lambda *_: {"late": 1})
         assert shard.stat().st_ino != before.st_ino
+        assert shard_files.compression_of(str(shard), 3) is shards.Compression.NONE
         reader._backend._pool._idle_for_parts.clear()  # as when other shards were opened meanwhile
         for i in (2 * STEPS + 3, 2 * STEPS + 9, STEPS + 1):
             assert_same(reader.steps[i], steps[i])

@@ -462,20 +462,13 @@ def adapt_shard(path: str, num_records: int, have: schema.Schema, want: schema.S
     """Rewrites a shard, in one step, so that its records have all the features of `want`."""
     if covers(have, want):
         return
-    writer: shards.ShardWriter | None = None
-    temporary = f"{path}.tmp"
+    writer = shards.ShardWriter(f"{path}.tmp", shard_files.compression_of(path, num_records))
     try:
         for record in shards.read_all(path, num_records):
-            adapted = records.adapt(record, have, want)
-            if writer is None:
-                writer = shards.ShardWriter(temporary, shards.choose_compression(adapted))
-            writer.add(adapted)
-        if writer is None:
-            return  # a shard without records is as good as before
+            writer.add(records.adapt(record, have, want))
         writer.close()
     except BaseException:
-        if writer is not None:
-            writer.abandon()
+        writer.abandon()
         raise
-    os.replace(temporary, path)
+    os.replace(writer.path, path)
     shards.sync_file(os.path.dirname(path))

@@ -42,6 +42,16 @@ def open_writer(path: str, file_format: str, first_record: bytes) -> ShardWriter
     return shards.ShardWriter(path, shards.choose_compression(first_record))
 
 
+def compression_of(path: str, num_records: int) -> shards.Compression:
+    """Returns how a shard is compressed, as far as it matters to whoever rewrites it."""
+    file = array_record_file.ArrayRecordFile(path, num_records)
+    try:
+        is_plain = num_records > 0 and file.find(0) is not None
+    finally:
+        file.close()
+    return shards.Compression.NONE if is_plain else shards.Compression.FULL
+
+
 def read_all(path: str, file_format: str, num_records: int) -> Iterator[bytes]:
     """Yields the records of a shard in their order."""
     reader = READERS[file_format](path, num_records)

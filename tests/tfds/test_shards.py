@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from envlogger import errors
-from envlogger.tfds import shards
+from envlogger.tfds import shard_files, shards
 
 RECORDS = [b"", b"one", os.urandom(100_000), b"\0" * 1000]
 
@@ -176,5 +176,8 @@ def test_each_compression_holds_the_same(tmp_path, compression):
     writer.close()
 
     assert list(shards.read_all(writer.path, 3)) == records
+    is_plain = compression is shards.Compression.NONE
+    found = shard_files.compression_of(writer.path, 3)
+    assert found is (shards.Compression.NONE if is_plain else shards.Compression.FULL)
     has_repetitions = os.path.getsize(writer.path) > 700_000
-    assert has_repetitions == (compression is shards.Compression.NONE)
+    assert has_repetitions == is_plain
