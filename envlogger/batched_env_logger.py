@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, NoReturn, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import dm_env
 
-from envlogger import batched_environments, environment_logger, errors
+from envlogger import batched_environments, closing, environment_logger, environment_wrapper, errors
 from envlogger.backends import backend_type
 from envlogger.converters import spec_codec
 
@@ -45,7 +44,7 @@ class StreamView:
         self._infos, self._frames = infos, frames
 
 
-class BatchedEnvLogger:
+class BatchedEnvLogger(environment_wrapper.Forwarding, closing.Closing):
     """Records every step of N environments that step together, each one's episodes for themselves.
 
         envs = gymnasium.make_vec("CartPole-v1", num_envs=64)
@@ -108,11 +107,6 @@ class BatchedEnvLogger:
         self._records = [writer.recorder() for writer in self._writers]
         self._streams = [StreamView(env, stream) for stream in range(count)]
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "_environment" or (name.startswith("__") and name.endswith("__")):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self._environment, name)
-
     def reset(
         self,
         *,
@@ -147,9 +141,7 @@ class BatchedEnvLogger:
 
     def flush(self) -> None:
         """Makes what was recorded as safe as the backend can; does nothing where it has no such."""
-        flush = getattr(self._backend, "flush", None)
-        if flush is not None:
-            flush()
+        self._backend.flush()
 
     def close(self) -> None:
         """Publishes what was recorded and closes the environment. May be called more than once."""
@@ -164,23 +156,6 @@ class BatchedEnvLogger:
                     writer.close()
             finally:
                 self._backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __getstate__(self) -> NoReturn:
-        raise TypeError(
-            f"{type(self).__name__} instances cannot be pickled or copied: they own an environment. "
-            "Send the worker a function that builds the environment, and make the logger there."
-        )
 
     def _log(self, entries: Sequence[batched_environments.Entry]) -> None:
         has_gap, num_recorded, frames = self._has_gap, 0, list[Any]()

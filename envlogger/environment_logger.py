@@ -99,9 +99,7 @@ class EnvLogger(environment_wrapper.EnvironmentWrapper):
 
     def flush(self) -> None:
         """Makes what was recorded as safe as the backend can; does nothing where it has no such."""
-        flush = getattr(self._backend, "flush", None)
-        if flush is not None:
-            flush()
+        self._backend.flush()
 
     def close(self) -> None:
         """Publishes what was recorded and closes the environment. May be called more than once."""

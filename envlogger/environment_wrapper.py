@@ -8,21 +8,14 @@ from typing import Any, NoReturn
 import dm_env
 
 
-class EnvironmentWrapper(dm_env.Environment):  # type: ignore[misc]
-    """Forwards everything to the environment it wraps, and owns that environment.
+class Forwarding:
+    """Looks up on `self._environment` what it lacks itself, and cannot be pickled or copied.
 
-    Subclasses override the methods they change and reach the wrapped environment as
-    `self._environment`. Attributes that the wrapper lacks are looked up on the wrapped environment,
-    so that a wrapper can stand wherever the environment itself was used. Python's own special names
-    (`__like_this__`) are never forwarded: what they say about the inner object (how to copy it, how
-    to turn it into an array) isn't true of the wrapper.
-
-    Args:
-        environment: The environment to wrap. `close()` closes it.
+    Python's own special names (`__like_this__`) are never forwarded: what they say about the inner
+    object (how to copy it, how to turn it into an array) isn't true of the wrapper.
     """
 
-    def __init__(self, environment: dm_env.Environment) -> None:
-        self._environment = environment
+    _environment: Any
 
     def __getattr__(self, name: str) -> Any:
         # Called only where the usual lookup failed. `_environment` itself is missing as long as
@@ -31,6 +24,35 @@ class EnvironmentWrapper(dm_env.Environment):  # type: ignore[misc]
         if name == "_environment" or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self._environment, name)
+
+    def __getstate__(self) -> NoReturn:
+        self._refuse_pickling()
+
+    def __setstate__(self, state: object) -> NoReturn:
+        self._refuse_pickling()
+
+    def _refuse_pickling(self) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(
+            f"{name} instances cannot be serialized/pickled or copied: they own an environment. "
+            f"Send the worker an environment factory (a function that builds the environment) and "
+            f"construct the {name} from it there."
+        )
+
+
+class EnvironmentWrapper(Forwarding, dm_env.Environment):  # type: ignore[misc]
+    """Forwards everything to the environment it wraps, and owns that environment.
+
+    Subclasses override the methods they change and reach the wrapped environment as
+    `self._environment`. Attributes that the wrapper lacks are looked up on the wrapped environment,
+    so that a wrapper can stand wherever the environment itself was used.
+
+    Args:
+        environment: The environment to wrap. `close()` closes it.
+    """
+
+    def __init__(self, environment: dm_env.Environment) -> None:
+        self._environment = environment
 
     def reset(self) -> dm_env.TimeStep:
         """Starts a new episode and returns its FIRST timestep."""
@@ -59,17 +81,3 @@ class EnvironmentWrapper(dm_env.Environment):  # type: ignore[misc]
     def close(self) -> None:
         """Closes the wrapped environment."""
         self._environment.close()
-
-    def __getstate__(self) -> NoReturn:
-        self._refuse_pickling()
-
-    def __setstate__(self, state: object) -> NoReturn:
-        self._refuse_pickling()
-
-    def _refuse_pickling(self) -> NoReturn:
-        name = type(self).__name__
-        raise TypeError(
-            f"{name} instances cannot be serialized/pickled or copied: they own an environment. "
-            f"Send the worker an environment factory (a function that builds the environment) and "
-            f"construct the {name} from it there."
-        )

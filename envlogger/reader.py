@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from envlogger import errors, step_data
+from envlogger import closing, errors, step_data
 from envlogger.backends import (
     backend_reader,
     backend_type,
@@ -24,7 +23,7 @@ from envlogger.converters import spec_codec
 from envlogger.riegeli import log
 
 
-class Reader:
+class Reader(closing.Closing):
     """Random access to the steps and episodes of a recorded run. Needs no TensorFlow.
 
         with envlogger.Reader("data/catch/1.0.0") as reader:
@@ -120,17 +119,6 @@ class Reader:
     def close(self) -> None:
         """Closes the files. May be called more than once."""
         self._backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _read_specs(self) -> None:
         encoded = (self._backend.metadata() or {}).get("environment_specs") or {}

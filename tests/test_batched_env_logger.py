@@ -643,7 +643,7 @@ def test_what_it_is_not_for(tmp_path):
         logger.reset(seed=1)
     with pytest.raises(errors.OptionError, match="data_directory: got none"):
         envlogger.BatchedEnvLogger(envs)
-    with pytest.raises(TypeError, match="cannot be pickled"):
+    with pytest.raises(TypeError, match="cannot be serialized/pickled"):
         pickle.dumps(
             envlogger.BatchedEnvLogger(
                 _Counters(2), backend=in_memory_backend.InMemoryBackendWriter

@@ -33,6 +33,7 @@ _LAYERS = (
     ("envlogger.options",),
     (
         "envlogger._lazy",
+        "envlogger.closing",
         "envlogger.errors",
         "envlogger.memory",
         "envlogger.step_data",

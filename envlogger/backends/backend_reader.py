@@ -6,13 +6,12 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from envlogger import step_data
+from envlogger import closing, step_data
 from envlogger.backends import sequences, stacking
 
 
@@ -31,7 +30,7 @@ class EpisodeInfo:
     metadata: Any = None
 
 
-class BackendReader(abc.ABC):
+class BackendReader(closing.Closing):
     """Random access to recorded steps and episodes.
 
     To write a backend, override the abstract methods. Indices that reach them are always in range.
@@ -72,7 +71,7 @@ class BackendReader(abc.ABC):
     def close(self) -> None:
         """Releases all resources. May be called more than once; the reader is of no use after."""
 
-    def refresh(self) -> None:  # noqa: B027 (most backends need none)
+    def refresh(self) -> None:
         """Takes in what has been recorded since; does nothing where that is seen anyway."""
 
     @property
@@ -94,17 +93,6 @@ class BackendReader(abc.ABC):
     def copy(self) -> Self:
         """Returns a new reader of the same data, which must be closed by itself."""
         return self._copy()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def episode_lengths(self) -> npt.NDArray[np.int64]:
         """Returns the number of steps of each episode, int64 (N,)."""

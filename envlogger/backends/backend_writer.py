@@ -6,18 +6,17 @@ from __future__ import annotations
 import abc
 import copy
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import dm_env
 
-from envlogger import step_data
+from envlogger import closing, step_data
 from envlogger.backends import schedulers
 
 _NOTHING: Final = object()
 
 
-class BackendWriter(abc.ABC):
+class BackendWriter(closing.Closing):
     """Takes the steps of one environment and stores them.
 
     To write a backend, override `_record_step`, `_set_episode_metadata` and `close`. They are
@@ -151,20 +150,12 @@ class BackendWriter(abc.ABC):
             "returns."
         )
 
+    def flush(self) -> None:
+        """Makes what was recorded as safe as the backend can; does nothing where it has no such."""
+
     @abc.abstractmethod
     def close(self) -> None:
         """Makes what was recorded readable for others, and releases all resources."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class EpisodeBuffer(BackendWriter):

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import tqdm
 
+from envlogger import closing
 from envlogger.conversion.tasks import Task
 
 
-class Progress:
+class Progress(closing.Closing):
     """A bar on stderr with the number of episodes, their rate and the time left.
 
     Args:
@@ -45,15 +45,8 @@ class Progress:
             self._bar.total += _count(tasks)
             self._bar.set_description("with the features that turned up late")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the bar, and leaves it as it is."""
         self._bar.close()
 
 

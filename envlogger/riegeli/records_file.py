@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
-from envlogger import memory
+from envlogger import closing, memory
 from envlogger.riegeli import chunks, simple_chunk, transposed_chunk
 from envlogger.riegeli.records import Records
 
@@ -16,7 +14,7 @@ from envlogger.riegeli.records import Records
 _BYTES_PER_VISIT = 16
 
 
-class RecordsFile(chunks.ChunkFile):
+class RecordsFile(chunks.ChunkFile, closing.Closing):
     """Reads records, a chunk at a time. Safe to share between threads.
 
     A record has a numeric position: the begin of its chunk plus its index there.
@@ -79,14 +77,3 @@ class RecordsFile(chunks.ChunkFile):
         for chunk in self.scan():
             for i, record in enumerate(self.read(chunk)):
                 yield chunk.begin + i, record
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

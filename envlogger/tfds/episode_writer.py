@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import dm_env
 import numpy as np
 
-from envlogger import errors, step_data
+from envlogger import closing, errors, step_data
 from envlogger.tfds import ds_config as ds_config_lib
 from envlogger.tfds import opening, schema, step_log
 
@@ -20,7 +19,7 @@ _FLAGS = (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
 _FIELDS = frozenset((*_FLAGS, schema.OBSERVATION, schema.ACTION, schema.REWARD, schema.DISCOUNT))
 
 
-class EpisodeWriter:
+class EpisodeWriter(closing.Closing):
     """Writes steps as RLDS has them, as a TFDS dataset that `tfds.load` reads.
 
         with envlogger.tfds.EpisodeWriter("data/pick/1.0.0") as writer:
@@ -204,17 +203,6 @@ class EpisodeWriter:
     def close(self) -> None:
         """Publishes all that was added; an episode under way ends here. May be called more than once."""
         self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Flags(NamedTuple):
