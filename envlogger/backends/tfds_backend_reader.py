@@ -101,7 +101,7 @@ class TFDSBackendReader(backend_reader.BackendReader):
             known = ", ".join(map(repr, sorted(info.shard_lengths))) or "none"
             raise errors.OptionError(f"split: got {self._split!r}; the dataset has {known}.")
         self._splits = sorted(info.shard_lengths) if self._split is None else [self._split]
-        self._pool = shard_pool.ShardPool(self._directory, info, self._splits)
+        self._pool = shard_pool.ShardPool(shard_pool.shards_of(self._directory, info, self._splits))
         self._decoder = stored_episode.Decoder(self._contents.schema)
         self._cache: lru.LruCache[int, stored_episode.StoredEpisode] = lru.LruCache(
             self._cache_bytes
@@ -155,8 +155,9 @@ class TFDSBackendReader(backend_reader.BackendReader):
 
     def _get_columns(self, i: int, fields: Sequence[str] | None, rows: Any) -> dict[str, Any]:
         is_whole = fields is None and isinstance(rows, slice) and rows == slice(None)
-        episode = self._episode(i) if is_whole else self._part_of(i)
-        return episode.columns(fields, rows)
+        if is_whole and not self._pool.is_compared(i):
+            return self._episode(i).columns(fields, rows)
+        return self._part_of(i).columns(fields, rows)
 
     def _get_nth_episode_info(
         self, i: int, include_metadata: bool = False
@@ -226,7 +227,7 @@ class TFDSBackendReader(backend_reader.BackendReader):
 
     def _step_counts(self, split: str) -> npt.NDArray[np.int64]:
         info = self._contents.info
-        pool = shard_pool.ShardPool(self._directory, info, [split])
+        pool = shard_pool.ShardPool(shard_pool.shards_of(self._directory, info, [split]))
 
         def count_steps(shard: int) -> list[int]:
             found = []

@@ -145,7 +145,8 @@ def _dataset(path: _Tensor, start: _Tensor, stop: _Tensor, batch_bytes: int) -> 
     def read_batch(
         path: bytes, position: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.int64]]:
-        return _read_batch(os.fsdecode(path), *map(int, position), batch_bytes)
+        start, stop = position.tolist()
+        return _read_batch(os.fsdecode(path), start, stop, batch_bytes)
 
     def next_batch(position: _Tensor, _: _Tensor) -> tuple[_Tensor, _Tensor]:
         # Not stateful: for a stateful function, tf.data refuses to save the iterator.

@@ -67,6 +67,7 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
       items: The rows as they are stored.
       decode: Returns the row that an item holds, an array of its own.
       keeps: Whether rows that are taken one by one, or few at a time, are kept decoded.
+      in_threads: Whether to decode on all cores.
     """
 
     def __init__(
@@ -75,10 +76,12 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
         decode: Callable[[Any], npt.NDArray[Any]],
         *,
         keeps: bool = False,
+        in_threads: bool = True,
     ) -> None:
         self._items = items
         self._decode = decode
         self._keeps = keeps
+        self._in_threads = in_threads
         self._kept: dict[int, npt.NDArray[Any]] = {}
 
     def __len__(self) -> int:
@@ -92,7 +95,7 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
 
     def __getitem__(self, index: int | slice) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
         if isinstance(index, slice):
-            return images.map_in_threads(self._decode, self._items[index])
+            return self._decode_all(self._items[index])
         return self._decode(self._items[index])
 
     def row(self, index: int) -> npt.NDArray[Any]:
@@ -104,11 +107,26 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
         """Returns the rows at some indices, which may be kept here as well: copy what you give away."""
         wanted = list(indices)
         missing = [i for i in dict.fromkeys(wanted) if i not in self._kept]
-        decoded = images.map_in_threads(self._decode, [self._items[i] for i in missing])
+        decoded = self._decode_all([self._items[i] for i in missing])
         found = dict(zip(missing, decoded, strict=True))
         if self._keeps and 2 * len(wanted) <= len(self):
             self._kept.update(found)
         return [self._kept[i] if i in self._kept else found[i] for i in wanted]
+
+    def stack(self, indices: Sequence[int], feature: Feature) -> npt.NDArray[Any]:
+        """Returns the rows at some indices as one array of its own; see `stack`."""
+        if self._in_threads:
+            return stack(self.take(indices), feature)
+        # One by one, so that a row is copied while it is in the processor's cache.
+        column = np.empty((len(indices), *_fixed(feature.shape)), feature.dtype)
+        for place, index in enumerate(indices):
+            column[place] = self._decode(self._items[index])
+        return column
+
+    def _decode_all(self, items: Sequence[Any]) -> list[npt.NDArray[Any]]:
+        if self._in_threads:
+            return images.map_in_threads(self._decode, items)
+        return list(map(self._decode, items))
 
 
 class Chunks(list[npt.NDArray[Any]]):
@@ -283,7 +301,7 @@ def _decode_rows(feature: Feature, raw: example.RawFeature, name: str) -> Column
         if not isinstance(raw, ListOnDisk) or row_bytes < _ROW_ON_DISK:
             return example.decode_rows(raw, dtype, _fixed(shape))
         items = raw.elements_of(row_bytes)
-        return EncodedColumn(items, functools.partial(_decode_item, feature))
+        return EncodedColumn(items, functools.partial(_decode_item, feature), in_threads=False)
     if encoding in (Encoding.PNG, Encoding.JPEG) and isinstance(raw, ListOnDisk):
         items = raw.elements()
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,23 +27,39 @@ T = TypeVar("T")
 FORMATS = tuple(shard_files.READERS)
 
 
-class ShardPool:
-    """Reads the records of splits by number. Threads and forked processes may share one.
+class Shard(NamedTuple):
+    """A shard of a dataset.
 
-    Args:
-      directory: The directory of the dataset.
-      info: What `dataset_info.json` says.
-      splits: The splits whose records are numbered, one after the other.
+    Attributes:
+      path: The file.
+      num_records: How many records the dataset says it has.
+      file_format: One of `FORMATS`.
     """
 
-    def __init__(self, directory: str, info: Info, splits: Sequence[str]) -> None:
-        self._format = info.file_format
-        self._shards = [
-            (os.path.join(directory, info.shard_name(split, index)), length)
-            for split in splits
-            for index, length in enumerate(info.shard_lengths[split])
-        ]
-        lengths = [length for _, length in self._shards]
+    path: str
+    num_records: int
+    file_format: str
+
+
+def shards_of(directory: str, info: Info, splits: Sequence[str]) -> list[Shard]:
+    """Returns the shards of splits, one after the other, as `dataset_info.json` has them."""
+    return [
+        Shard(os.path.join(directory, info.shard_name(split, index)), length, info.file_format)
+        for split in splits
+        for index, length in enumerate(info.shard_lengths[split])
+    ]
+
+
+class ShardPool:
+    """Reads the records of shards by number. Threads and forked processes may share one.
+
+    Args:
+      shards: The shards whose records are numbered, one after the other.
+    """
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards = shards
+        lengths = [shard.num_records for shard in shards]
         # The number of the first record of each shard, and that of all records.
         self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         self._idle: lru.LruCache[int, ShardReader] = lru.LruCache(
@@ -53,6 +69,7 @@ class ShardPool:
             _MAX_OPEN, lambda reader: reader.close()
         )
         self._has_large: dict[int, bool] = {}  # the shards that were looked at
+        self._compared: set[int] = set()
 
     def __len__(self) -> int:
         """Returns the number of records."""
@@ -66,14 +83,29 @@ class ShardPool:
         """
         shard, place = self._find(index)
         # Nobody else has the reader meanwhile.
-        reader = self._idle.pop(shard) or shard_files.READERS[self._format](*self._shards[shard])
+        path, num_records, file_format = self._shards[shard]
+        reader = self._idle.pop(shard) or shard_files.READERS[file_format](path, num_records)
         try:
             record = reader.read(place)
             if len(record) >= memory.LARGE:
                 memory.keep_freed()
+            self._compared.add(index)
             return reader.path, record
         finally:
             self._idle.put(shard, reader)
+
+    def compare(self, index: int) -> None:
+        """Compares a record with its hash, unless that has been done since the pool was made.
+
+        Raises:
+          CorruptDatasetError: Its shard is missing or damaged.
+        """
+        if not self.is_compared(index):
+            self.read(index)
+
+    def is_compared(self, index: int) -> bool:
+        """Whether a record has been read as a whole before, and compared with its hash."""
+        return index in self._compared
 
     def open(self, index: int) -> tuple[str, RecordOnDisk] | None:
         """Returns the path of a shard, and a record in it of which parts can be read.
@@ -84,7 +116,7 @@ class ShardPool:
           CorruptDatasetError: Its shard is missing or damaged.
         """
         shard, number = self._find(index)
-        path, length = self._shards[shard]
+        path, length, _ = self._shards[shard]
         if shard not in self._has_large:
             size = os.path.getsize(path) if os.path.exists(path) else 0
             self._has_large[shard] = size >= _IN_PARTS * length
@@ -116,8 +148,9 @@ class ShardPool:
         return shard, index - int(self._starts[shard])
 
     def _with_part_reader(self, shard: int, call: Callable[[PartReader], T]) -> T:
-        opener = shard_files.PART_READERS[self._format]
-        reader = self._idle_for_parts.pop(shard) or opener(*self._shards[shard])
+        path, num_records, file_format = self._shards[shard]
+        opener = shard_files.PART_READERS[file_format]
+        reader = self._idle_for_parts.pop(shard) or opener(path, num_records)
         try:
             return call(reader)
         finally:

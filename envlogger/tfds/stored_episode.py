@@ -185,7 +185,7 @@ class StoredEpisode:
             return np.array(found, order="C") if isinstance(rows, slice) else found
         places = range(len(column))[rows] if isinstance(rows, slice) else rows
         if isinstance(column, EncodedColumn):
-            return features.stack(column.take(places), feature)
+            return column.stack(places, feature)
         return features.stack([column[i].copy() for i in places], feature)
 
     def metadata_value(self) -> Any:

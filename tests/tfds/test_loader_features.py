@@ -17,6 +17,8 @@ with warnings.catch_warnings():
 
 import envlogger.tfds
 from envlogger import errors
+from envlogger.tfds import partial_record, shard_pool
+from envlogger.tfds.loaders import on_disk
 
 F = tfds.features
 LENGTHS = (3, 1, 6, 2)
@@ -130,8 +132,21 @@ def _values():
     ]
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
+# Of large episodes, images are left on disk until they are decoded; here, of all that lie there as they
+# are, which those of TFRecord do.
+@pytest.fixture(scope="module", params=["parsed", "on disk"])
+def directory(tmp_path_factory, request):
+    with pytest.MonkeyPatch.context() as patch:
+        file_format = "array_record"
+        if request.param == "on disk":
+            file_format = "tfrecord"
+            patch.setattr(shard_pool, "_IN_PARTS", 1)
+            patch.setattr(partial_record, "_LARGE_LIST", 1)
+            patch.setattr(on_disk, "_LARGE_ROW", 1)
+        yield _write(tmp_path_factory, file_format)
+
+
+def _write(tmp_path_factory, file_format):
     path = tmp_path_factory.mktemp("features") / "toy" / "1.0.0"
     path.mkdir(parents=True)
     steps = {name: feature for name, (feature, _) in {**FEATURES, **SINGLE}.items()}
@@ -145,7 +160,7 @@ def directory(tmp_path_factory):
         name="toy", version=tfds.core.Version("1.0.0"), data_dir=str(path), module_name=""
     )
     info = tfds.core.DatasetInfo(builder=identity, features=features)
-    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=3, file_format="array_record")
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=3, file_format=file_format)
     writer.initialize_splits(["train"])
     for i, steps in enumerate(_values()):
         episode = {

@@ -80,7 +80,7 @@ class _DatasetEpisodes:
         contents = dataset.load(path)
         own = {key: item for key, item in contents.metadata.items() if key != dataset.OURS}
         self._split = split
-        self._pool = shard_pool.ShardPool(path, contents.info, [split])
+        self._pool = shard_pool.ShardPool(shard_pool.shards_of(path, contents.info, [split]))
         self._decoder = RecordDecoder(path, contents.schema, own)
 
     def logged(self, index: int, session_id: str) -> tuple[LoggedEpisode, End]:

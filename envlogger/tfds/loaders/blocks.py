@@ -26,8 +26,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from envlogger.options import check_count, check_kind
-from envlogger.tfds.loaders import columns as columns_lib
-from envlogger.tfds.loaders import decoding, sources
+from envlogger.tfds.loaders import decoding, on_disk, sources
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle
 
@@ -99,13 +98,15 @@ def chunks(parts: Sequence[sources.Part], columns: Sequence[Column], batching: B
     where = ", ".join(part.where for part in parts)
 
     def parse(element: dict[str, Tensor]) -> tuple[dict[str, Rows], Tensor]:
-        rows, lengths = columns_lib.parse(element[sources.RECORD], columns, where)
+        _, rows, lengths = on_disk.parse(element[sources.RECORD], columns, where)
         for column in columns:
             if not decoding.is_late(column):
                 rows[column.name] = decoding.decode(column, rows[column.name])
         return rows, lengths
 
-    records = sources.read_records(parts, batching.shuffle, batching.read_config)
+    records = sources.read_records(
+        parts, batching.shuffle, batching.read_config, on_disk.store_of(columns)
+    )
     records = records.batch(sources.chunk_size(parts, batching.interleave))
     return sources.map_in_parallel(records, parse, batching.read_config)
 

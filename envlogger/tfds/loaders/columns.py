@@ -29,12 +29,15 @@ class Column:
       feature: The `FeatureConnector` that decodes one value.
       info: How a step's value is stored: a `TensorInfo`, or a dict of them.
       rank: In how many `Sequence`s the feature lies, within the step.
+      on_disk: The `EpisodesOnDisk` that its rows are read from when they are decoded; None for rows that
+        are parsed with the record.
     """
 
     path: tuple[str, ...]
     feature: Any
     info: Any
     rank: int
+    on_disk: Any = None
 
     @property
     def name(self) -> str:
@@ -187,13 +190,16 @@ def pack(values: Mapping[str, Any], columns: Sequence[Column]) -> dict[str, Any]
 # --- parsing ---------------------------------------------------------------------------------------
 
 
-def parse(records: Tensor, columns: Sequence[Column], where: str) -> tuple[dict[str, Rows], Tensor]:
+def parse(
+    records: Tensor, columns: Sequence[Column], where: str, lengths: Tensor | None = None
+) -> tuple[dict[str, Rows], Tensor]:
     """Parses a chunk of episodes.
 
     Args:
       records: (n,) string: serialized `tf.train.Example`s.
       columns: What to parse of them.
       where: The dataset, for messages.
+      lengths: (n,) int64: the number of steps of each episode; by default that of the first column.
 
     Returns:
       The stored rows of each column, by its name: (N, ...) tensors, or ragged ones, where N is the
@@ -206,7 +212,7 @@ def parse(records: Tensor, columns: Sequence[Column], where: str) -> tuple[dict[
             specs.update(_specs(name, info))
     lists = tf.io.parse_example(records, specs)
 
-    # Every list has so many items per step; the first one tells how many steps there are.
+    # Every list has so many items per step.
     counts, sizes = [], []
     for column in columns:
         for name, info in column.stored_parts().items():
@@ -214,7 +220,8 @@ def parse(records: Tensor, columns: Sequence[Column], where: str) -> tuple[dict[
             key = f"{name}/ragged_row_lengths_0" if is_ragged else name
             counts.append(lists[key].row_lengths())
             sizes.append(1 if is_ragged else math.prod(info.shape))
-    lengths = counts[0] // sizes[0]
+    if lengths is None:
+        lengths = counts[0] // sizes[0]
     expected = lengths[:, None] * tf.constant(sizes, tf.int64)
     names = ", ".join(column.name for column in columns)
     check = tf.debugging.Assert(
@@ -235,6 +242,12 @@ def parse(records: Tensor, columns: Sequence[Column], where: str) -> tuple[dict[
         for column in columns
     }
     return rows, lengths
+
+
+def stored_names(column: Column) -> list[str]:
+    """Returns the names of the features of the `Example` that hold a column."""
+    parts = column.stored_parts().items()
+    return [key for name, info in parts for key in _specs(name, info)]
 
 
 def _specs(name: str, info: TensorInfo) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from envlogger.tfds.loaders import on_disk
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 
 # Raw values from this size on are decoded late, like images: what has been parsed but is not part of
@@ -27,6 +28,8 @@ _UNROLLED = 8
 
 def is_late(column: Column) -> bool:
     """Whether to decode after elements were cut, shuffled and batched: where it costs something."""
+    if column.on_disk is not None:
+        return True
     encoding = _raw_encoding(column)
     if encoding is None:
         return not _is_stored_as_is(column)
@@ -54,6 +57,10 @@ def decode(column: Column, rows: Rows) -> Tensor:
     Images whose size is not known beforehand are stacked; if they differ in size, that is an
     InvalidArgumentError at runtime.
     """
+    if column.on_disk is not None:
+        if on_disk.is_decoded(column):
+            return column.on_disk.values(column, rows)
+        rows = column.on_disk.strings(column, rows)
     if _is_stored_as_is(column):
         return rows
     encoding = _raw_encoding(column)
@@ -70,6 +77,8 @@ def decode(column: Column, rows: Rows) -> Tensor:
 
 def decode_one(column: Column, row: Rows) -> Tensor:
     """Returns the value of one row as TFDS decodes it: of any shape."""
+    if column.on_disk is not None:
+        row = column.on_disk.strings(column, row[None])[0]
     return column.feature.decode_example(row)
 
 

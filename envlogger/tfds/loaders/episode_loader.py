@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from envlogger import errors
-from envlogger.tfds.loaders import blocks, columns, decoding, sources
+from envlogger.tfds.loaders import blocks, columns, decoding, on_disk, sources
 from envlogger.tfds.loaders.columns import Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle
 
@@ -54,18 +54,19 @@ def episodes(
             "Shuffle(episodes=...), or `steps`."
         )
     parts = sources.open_source(source, split, "episodes")
-    chosen = columns.open_columns(parts, fields, "episodes")
+    chosen = on_disk.leave_on_disk(parts, columns.open_columns(parts, fields, "episodes"))
     context = _context(parts, episode_fields)
     where = ", ".join(part.where for part in parts)
 
     def parse(element: dict[str, Tensor]) -> dict[str, Any]:
-        record = element.pop(sources.RECORD)
-        rows, _ = columns.parse(record[None], chosen, where)
+        records, rows, _ = on_disk.parse(element.pop(sources.RECORD)[None], chosen, where)
         values = {c.name: decoding.decode(c, rows[c.name]) for c in chosen}
-        episode = context.deserialize_example(record) if len(context) else {}
+        episode = context.deserialize_example(records[0]) if len(context) else {}
         return {**episode, **element, sources.STEPS: columns.pack(values, chosen)}
 
-    dataset = sources.read_records(parts, batching.shuffle, batching.read_config)
+    dataset = sources.read_records(
+        parts, batching.shuffle, batching.read_config, on_disk.store_of(chosen)
+    )
     dataset = sources.map_in_parallel(dataset, parse, batching.read_config)
     return sources.prefetch(dataset, batching.read_config)
 

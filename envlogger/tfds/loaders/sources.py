@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import file_adapters
 from tensorflow_datasets.core import reader as tfds_reader
 
 from envlogger import errors
@@ -138,17 +139,20 @@ def _split(builder: Any, split: Any, where: str) -> Any:
     return info
 
 
-def read_records(parts: Sequence[Part], shuffle: Shuffle, read_config: Any) -> Dataset:
+def read_records(
+    parts: Sequence[Part], shuffle: Shuffle, read_config: Any, adapter: Any = None
+) -> Dataset:
     """Returns the serialized episodes: a dataset of dicts of `record` (and `tfds_id`, if asked for).
 
     Args:
       parts: What to read.
       shuffle: Whether to shuffle files and episodes.
       read_config: A `tfds.ReadConfig`.
+      adapter: What makes datasets of files, in place of TFDS's adapter of their format.
     """
     if shuffle.seed is not None and read_config.shuffle_seed is None:
         read_config = read_config.replace(shuffle_seed=shuffle.seed)
-    datasets = [_read_part(part, shuffle.files, read_config) for part in parts]
+    datasets = [_read_part(part, shuffle.files, read_config, adapter) for part in parts]
     dataset = datasets[0]
     if len(datasets) > 1 and shuffle.files:
         counts = [float(part.split.num_examples) for part in parts]
@@ -172,21 +176,34 @@ class _RecordReader(tfds_reader.Reader):  # type: ignore[misc]
     It is the reader that `as_dataset` uses, and so does all that `tfds.ReadConfig` can ask for.
     """
 
-    def __init__(self, file_format: Any) -> None:
+    def __init__(self, file_format: Any, adapter: Any) -> None:
         super().__init__(example_specs={}, file_format=file_format)
         self._parser = self
+        self._adapter = adapter
 
     def parse_example(self, record: Any) -> dict[str, Any]:
         """Stands in for the parser."""
         return {RECORD: record}
 
+    def read_files(self, *args: Any, **kwargs: Any) -> Dataset:
+        """Returns the records of files, as TFDS's reader does."""
+        if self._adapter is None:
+            return super().read_files(*args, **kwargs)
+        # TFDS looks it up while it makes the dataset, and not later.
+        self._file_format = object()
+        file_adapters.ADAPTER_FOR_FORMAT[self._file_format] = self._adapter
+        try:
+            return super().read_files(*args, **kwargs)
+        finally:
+            del file_adapters.ADAPTER_FOR_FORMAT[self._file_format]
 
-def _read_part(part: Part, shuffle_files: bool, read_config: Any) -> Dataset:
+
+def _read_part(part: Part, shuffle_files: bool, read_config: Any, adapter: Any) -> Dataset:
     info = part.builder.info
     # Without threads of its own for a map that does nothing: they cost 10 µs a record.
     read_config = read_config.replace()
     read_config.num_parallel_calls_for_decode = None
-    reader = _RecordReader(read_config.file_format or info.file_format)
+    reader = _RecordReader(read_config.file_format or info.file_format, adapter)
     return reader.read_files(
         part.split.file_instructions,
         read_config=read_config,

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from envlogger.tfds.loaders import blocks, columns, decoding, sources
+from envlogger.tfds.loaders import blocks, columns, decoding, on_disk, sources
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle
 
@@ -62,7 +62,7 @@ def steps(
     """
     batching = blocks.Batching.of(batch_size, drop_remainder, shuffle, interleave, read_config)
     parts = sources.open_source(source, split, "steps")
-    chosen = columns.open_columns(parts, fields, "steps")
+    chosen = on_disk.leave_on_disk(parts, columns.open_columns(parts, fields, "steps"))
     late = [column for column in chosen if decoding.is_late(column)]
 
     def rows_of(rows: dict[str, Rows], lengths: Tensor) -> dict[str, Any]:

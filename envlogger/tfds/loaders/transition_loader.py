@@ -11,7 +11,7 @@ import tensorflow as tf
 from envlogger import errors
 from envlogger.options import check_count, check_fraction
 from envlogger.tfds import schema
-from envlogger.tfds.loaders import blocks, columns, decoding, returns, sources
+from envlogger.tfds.loaders import blocks, columns, decoding, on_disk, returns, sources
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle
 
@@ -95,6 +95,7 @@ def transitions(
     batching = blocks.Batching.of(batch_size, drop_remainder, shuffle, interleave, read_config)
     parts = sources.open_source(source, split, "transitions")
     chosen, signals = _open(parts, fields)
+    chosen = on_disk.leave_on_disk(parts, chosen)
     loaded = {column.name: column for column in (*chosen, *signals.all())}
 
     def cut(rows: dict[str, Rows], lengths: Tensor) -> blocks.Cut:

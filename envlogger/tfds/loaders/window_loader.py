@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from envlogger import errors
 from envlogger.options import check_count
-from envlogger.tfds.loaders import blocks, columns, sources
+from envlogger.tfds.loaders import blocks, columns, on_disk, sources
 from envlogger.tfds.loaders.columns import Rows, Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle
 
@@ -74,7 +74,9 @@ def windows(
     stride = length if stride is None else check_count("stride", stride)
     batching = blocks.Batching.of(batch_size, drop_remainder, shuffle, interleave, read_config)
     parts = sources.open_source(source, split, "windows")
-    chosen = columns.open_columns(parts, fields, "windows")
+    chosen = on_disk.leave_on_disk(
+        parts, columns.open_columns(parts, fields, "windows"), reads_all=stride <= 2 * length
+    )
     if any(column.path[0] == MASK for column in chosen):
         raise errors.NameConflictError(
             f"windows: the steps of {parts[0].where} have a field {MASK!r}, which is the name of the "
