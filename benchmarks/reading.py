@@ -60,6 +60,7 @@ _DATA = {
     "catch": Data("catch", 50_000, 100, 1000, 10),
     "catch, episodes of 10": Data("catch", 50_000, 10, 1000, 10),
     "control": Data("control", 30_000, 100, 500, 10),
+    "control, episodes of 10": Data("control", 30_000, 10, 500, 10),
     "control, episodes of 1000": Data("control", 30_000, 1000, 500, 10),
     "atari, raw": Data("atari", 4_000, 100, 200, 4),
     "robot, raw": Data("robot", 600, 100, 40, 4),

@@ -96,9 +96,10 @@ class EpisodeSteps(LazySequence[step_data.StepData]):
         get: Returns a step.
         scan: Yields steps.
         columns: Returns columns, as the method of that name; its arguments have been checked.
+        scan_whole: Yields all steps, where that is faster than to ask how many there are before.
     """
 
-    __slots__ = ("_columns",)
+    __slots__ = ("_columns", "_scan_whole")
 
     def __init__(
         self,
@@ -106,9 +107,14 @@ class EpisodeSteps(LazySequence[step_data.StepData]):
         get: Callable[[int], step_data.StepData],
         scan: Callable[[range], Iterator[step_data.StepData]] | None,
         columns: Callable[[Sequence[str] | None, Any], dict[str, Any]],
+        scan_whole: Callable[[], Iterator[step_data.StepData]] | None = None,
     ) -> None:
         super().__init__(count, get, scan)
         self._columns = columns
+        self._scan_whole = scan_whole
+
+    def __iter__(self) -> Iterator[step_data.StepData]:
+        return super().__iter__() if self._scan_whole is None else self._scan_whole()
 
     def columns(
         self,

@@ -16,9 +16,11 @@ loops over elements in Python, except over byte strings of different lengths.
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
 import math
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, overload
 
@@ -54,7 +56,9 @@ class Octets(Protocol):
 
 
 # Episodes of one environment differ little in their number of steps, or all differ.
-_MAX_LAYOUTS = 256
+_MAX_LAYOUTS = 512
+
+_NOWHERE = 0, 0, 0  # kind, start and stop of a feature that is not in a record
 
 
 class RawFeature:
@@ -149,12 +153,17 @@ class Layout(dict[str, tuple[int, int, int]]):
     """Kind, start and stop of each feature's list in a record.
 
     Attributes:
-      notes: For the reader of the record to note what else is at the same place in each.
+      notes: For whoever decodes such records to note what else they have in common.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.notes: dict[Any, Any] = {}
+        self.notes: Any = None
+
+    def list_in(self, record: bytes, name: str) -> bytes:
+        """Returns the list message of a feature of a record; nothing where there is no such feature."""
+        _, start, stop = self.get(name, _NOWHERE)
+        return record[start:stop]
 
 
 class ParsedRecord(Mapping[str, RawFeature]):
@@ -184,43 +193,44 @@ class ParsedRecord(Mapping[str, RawFeature]):
 
 
 class Parser:
-    """Parses records as `parse` does, faster where one looks like another before it.
+    """Finds the layouts of records, faster where one looks like another before it.
 
     Records of one length that agree in all that stands between their features' values have these
     at the same places; so what stands there is compared, and not parsed again.
     """
 
     def __init__(self) -> None:
-        self._layouts: dict[int, tuple[Layout, list[tuple[int, int, bytes]]]] = {}
+        # By the lengths of records.
+        self._layouts: collections.OrderedDict[
+            int, tuple[Layout, struct.Struct, tuple[bytes, ...]]
+        ] = collections.OrderedDict()
 
-    def parse(self, record: bytes) -> ParsedRecord:
-        """Returns the features of a record.
+    def layout_of(self, record: bytes) -> Layout:
+        """Returns where the features of a record are.
 
         Raises:
           CorruptDatasetError: The bytes are not an Example.
         """
         known = self._layouts.get(len(record))
         if known is not None:
-            layout, between = known
-            for start, stop, expected in between:
-                if record[start:stop] != expected:
-                    break
-            else:
-                return ParsedRecord(record, layout)
+            layout, between, expected = known
+            if between.unpack(record) == expected:
+                return layout
         layout = find_layout(record)
-        if len(self._layouts) >= _MAX_LAYOUTS:
-            self._layouts = {}
-        self._layouts[len(record)] = layout, _between(record, layout)
-        return ParsedRecord(record, layout)
+        if known is None and len(self._layouts) >= _MAX_LAYOUTS:
+            self._layouts.popitem(last=False)
+        between = _between(len(record), layout)
+        self._layouts[len(record)] = layout, between, between.unpack(record)
+        return layout
 
 
-def _between(record: bytes, layout: Layout) -> list[tuple[int, int, bytes]]:
-    """Returns the stretches of a record that are not values: start, stop and content."""
-    found, position = [], 0
+def _between(size: int, layout: Layout) -> struct.Struct:
+    """Returns what cuts the stretches out of a record that are not values."""
+    parts, position = [], 0
     for start, stop in sorted((start, stop) for _, start, stop in layout.values() if stop > start):
-        found.append((position, start, record[position:start]))
+        parts.append(f"{start - position}s{stop - start}x")
         position = stop
-    return [*found, (position, len(record), record[position:])]
+    return struct.Struct(f"<{''.join(parts)}{size - position}s")
 
 
 def parse(record: bytes) -> dict[str, RawFeature]:

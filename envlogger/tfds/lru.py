@@ -31,53 +31,57 @@ class LruCache(Generic[K, V]):
     def get(self, key: K) -> V | None:
         """Returns the value of a key, or None."""
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                return None
-            self._entries.move_to_end(key)
-            return entry[0]
+            value = self._entries.get(key)
+            if value is not None:
+                self._entries.move_to_end(key)
+            return value
 
     def pop(self, key: K) -> V | None:
         """Returns the value of a key and forgets it, without disposing of it; or None."""
         with self._lock:
-            entry = self._entries.pop(key, None)
-            if entry is None:
-                return None
-            self._size -= entry[1]
-            return entry[0]
+            value = self._entries.pop(key, None)
+            if value is not None:
+                self._size -= self._sizes.pop(key)
+            return value
 
     def put(self, key: K, value: V, size: int = 1) -> None:
         """Keeps a value, in place of what the key had before."""
         gone = []
         with self._lock:
-            before = self._entries.pop(key, None)
+            entries, sizes = self._entries, self._sizes
+            before = entries.pop(key, None)
             if before is not None:
                 gone.append(before)
-                self._size -= before[1]
-            self._entries[key] = value, size
+                self._size -= sizes[key]
+            entries[key] = value
+            sizes[key] = size
             self._size += size
-            while self._size > self._limit and len(self._entries) > 1:
-                oldest = self._entries.popitem(last=False)[1]
-                gone.append(oldest)
-                self._size -= oldest[1]
-        self._dispose_of(gone)
+            while self._size > self._limit and len(entries) > 1:
+                oldest, its_value = entries.popitem(last=False)
+                gone.append(its_value)
+                self._size -= sizes.pop(oldest)
+        if gone:
+            self._dispose_of(gone)
 
     def clear(self) -> None:
         """Disposes of all values."""
         with self._lock:
             gone = list(self._entries.values())
             self._entries.clear()
+            self._sizes.clear()
             self._size = 0
         self._dispose_of(gone)
 
-    def _dispose_of(self, entries: list[tuple[V, int]]) -> None:
+    def _dispose_of(self, values: list[V]) -> None:
         if self._dispose is not None:
-            for value, _ in entries:
+            for value in values:
                 self._dispose(value)
 
     def _start_anew(self) -> None:
         self._lock = threading.Lock()
-        self._entries: collections.OrderedDict[K, tuple[V, int]] = collections.OrderedDict()
+        self._entries: collections.OrderedDict[K, V] = collections.OrderedDict()
+        # Beside the values: pairs would be as many objects more for the garbage collector to look at.
+        self._sizes: dict[K, int] = {}
         self._size = 0
 
 

@@ -187,6 +187,10 @@ class PartialRecord(Mapping[str, RawFeature]):
             if not _is_large(kind, stop - start)
         )
 
+    def list_bytes(self, name: str) -> bytes:
+        """Returns the list message of a feature; nothing where there is no such feature."""
+        return bytes(self[name].data) if name in self.layout else b""
+
     def __getitem__(self, name: str) -> RawFeature:
         kind, start, stop = self.layout[name]
         if _is_large(kind, stop - start):

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
-
-import numpy as np
 
 from envlogger import memory
 from envlogger.tfds import lru, shard_files
@@ -61,7 +61,7 @@ class ShardPool:
         self._shards = shards
         lengths = [shard.num_records for shard in shards]
         # The number of the first record of each shard, and that of all records.
-        self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self._starts = list(itertools.accumulate(lengths, initial=0))
         self._idle: lru.LruCache[int, ShardReader] = lru.LruCache(
             _MAX_OPEN, lambda reader: reader.close()
         )
@@ -73,7 +73,7 @@ class ShardPool:
 
     def __len__(self) -> int:
         """Returns the number of records."""
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def read(self, index: int) -> tuple[str, bytes]:
         """Returns the path of a shard, and a record that is in it.
@@ -135,7 +135,7 @@ class ShardPool:
 
     def records_of(self, shard: int) -> range:
         """Returns the numbers of the records that are in a shard."""
-        return range(int(self._starts[shard]), int(self._starts[shard + 1]))
+        return range(self._starts[shard], self._starts[shard + 1])
 
     def close(self) -> None:
         """Closes the shards. They are opened again where they are needed."""
@@ -144,8 +144,8 @@ class ShardPool:
 
     def _find(self, index: int) -> tuple[int, int]:
         """Returns the shard that has a record, and its number there."""
-        shard = int(self._starts.searchsorted(index, side="right")) - 1
-        return shard, index - int(self._starts[shard])
+        shard = bisect.bisect_right(self._starts, index) - 1
+        return shard, index - self._starts[shard]
 
     def _with_part_reader(self, shard: int, call: Callable[[PartReader], T]) -> T:
         path, num_records, file_format = self._shards[shard]

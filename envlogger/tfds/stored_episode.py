@@ -14,7 +14,7 @@ import bisect
 import functools
 import itertools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dm_env
@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.converters import json_codec
-from envlogger.tfds import example, features, row_forms, schema, structure, views
+from envlogger.tfds import example, features, moulds, row_forms, schema, structure, views
 from envlogger.tfds.episode import End, slot_path
 from envlogger.tfds.features import Column, EncodedColumn, Encoding, Feature
 from envlogger.tfds.partial_record import PartialRecord, RecordOnDisk
@@ -33,6 +33,10 @@ from envlogger.tfds.structure import Path
 _STRETCH_BYTES = 1 << 20
 
 _FIRST, _MID, _LAST = dm_env.StepType
+_IS_FIRST = f"{schema.STEPS}/{schema.IS_FIRST}"
+
+_START = operator.itemgetter(0)
+_ALL = slice(None)
 
 
 class Decoder:
@@ -66,8 +70,11 @@ class Decoder:
             when they are asked for.
         """
         try:
-            raw = self._parser.parse(record)
-            return StoredEpisode(self, raw, self._form_of(raw), len(record), where)
+            layout = self._parser.layout_of(record)
+            if layout.notes is None:
+                layout.notes = moulds.Likeness()
+            form = self._form_of(layout.list_in(record, schema.RESTORE))
+            return StoredEpisode(self, record, layout, form, len(record), where)
         except row_forms.DAMAGE as error:
             raise _located(where, error) from error
 
@@ -79,15 +86,13 @@ class Decoder:
         """
         try:
             raw = PartialRecord(record)
-            return StoredEpisode(self, raw, self._form_of(raw), raw.num_bytes, where)
+            form = self._form_of(raw.list_bytes(schema.RESTORE))
+            return StoredEpisode(self, raw, raw.layout, form, raw.num_bytes, where)
         except row_forms.DAMAGE as error:
             raise _located(where, error) from error
 
-    def _form_of(self, raw: example.ParsedRecord | PartialRecord) -> row_forms.Form:
-        if schema.RESTORE not in raw:
-            return self._foreign
-        items = example.decode_bytes(raw[schema.RESTORE])
-        return row_forms.form_of(bytes(items[0])) if items and items[0] else self._foreign
+    def _form_of(self, texts: bytes) -> row_forms.Form:
+        return row_forms.form_of(texts) or self._foreign
 
 
 class StoredEpisode:
@@ -95,7 +100,8 @@ class StoredEpisode:
 
     Args:
       decoder: Of the schema.
-      raw: The record.
+      record: The record.
+      layout: Where its features are.
       form: How its values were logged.
       size: How many bytes of the record are in memory.
       where: The file that it is in, for messages.
@@ -103,19 +109,35 @@ class StoredEpisode:
     All methods raise CorruptDatasetError where the record does not hold what the schema says.
     """
 
+    # A dict of attributes for each would take as long as a column.
+    __slots__ = (
+        "_columns",
+        "_decoder",
+        "_form",
+        "_known_types",
+        "_layout",
+        "_num_steps",
+        "_record",
+        "_where",
+        "num_bytes",
+    )
+
     def __init__(
         self,
         decoder: Decoder,
-        raw: example.ParsedRecord | PartialRecord,
+        record: bytes | PartialRecord,
+        layout: example.Layout,
         form: row_forms.Form,
         size: int,
         where: str,
     ) -> None:
         self._decoder = decoder
         self._where = where
-        self._raw = raw
+        self._record = record
+        self._layout = layout
         self._form = form
         self._columns: dict[Path, Column | EncodedColumn] = {}
+        self._known_types: tuple[dm_env.StepType, ...] | None = form.step_types
         num_steps = form.num_steps
         self._num_steps = self._count() if num_steps is None else num_steps
         # What it takes in memory once all its columns have been asked for.
@@ -128,7 +150,7 @@ class StoredEpisode:
     @property
     def is_partial(self) -> bool:
         """Whether most of the record is on disk, and read when it is asked for."""
-        return isinstance(self._raw, PartialRecord)
+        return isinstance(self._record, PartialRecord)
 
     @property
     def end(self) -> End:
@@ -137,15 +159,23 @@ class StoredEpisode:
             return self._form.end
         return End.LAST if self.step_types[-1:] == (_LAST,) else End.RESET
 
-    @functools.cached_property
+    @property
     def step_types(self) -> tuple[dm_env.StepType, ...]:
         """The type of each row."""
-        if self._form.step_types is not None:
-            return self._form.step_types
-        if self._form.is_aligned:
-            return _step_types_by_flags(self)
-        is_first = self._raw[f"{schema.STEPS}/{schema.IS_FIRST}"]
-        return _step_types(bytes(is_first.data), self._num_steps, self._form.end is End.LAST)
+        types = self._known_types
+        if types is None:
+            if self._form.is_aligned:
+                types = _step_types_by_flags(self)
+            else:
+                record = self._record
+                flags = (
+                    record.list_bytes(_IS_FIRST)
+                    if isinstance(record, PartialRecord)
+                    else self._layout.list_in(record, _IS_FIRST)
+                )
+                types = _step_types(flags, self._num_steps, self._form.end is End.LAST)
+            self._known_types = types
+        return types
 
     def step(self, index: int) -> step_data.StepData:
         """Returns a step as it was logged."""
@@ -154,17 +184,28 @@ class StoredEpisode:
     def rows(self, start: int, stop: int) -> Iterator[step_data.StepData]:
         """Yields steps [start, stop), as they were logged."""
         size = max(_STRETCH_BYTES // self._decoder.row_bytes, 1)
-        while start < stop:
-            upto = min(start + size, stop)
-            try:
-                steps = self._build(start, upto)
-            except row_forms.DAMAGE as error:
-                raise _located(self._where, error) from error
-            yield from steps
-            start = upto
+        if start == 0 and 0 < stop == self._num_steps <= size:
+            return self._build_all()
+        if 0 < stop - start <= size:
+            return self._build(start, stop)
+        stretches = (self._build(i, min(i + size, stop)) for i in range(start, stop, size))
+        return itertools.chain.from_iterable(stretches)
 
     def columns(self, fields: Sequence[str] | None, rows: Any) -> dict[str, Any]:
         """Returns columns in the alignment of RLDS; see `backends.sequences.EpisodeSteps.columns`."""
+        record = self._record
+        is_whole = fields is None and isinstance(rows, slice) and rows == _ALL
+        if not is_whole or isinstance(record, PartialRecord):
+            return self._make_columns(fields, rows)
+        likeness: moulds.Likeness = self._layout.notes
+        mould = likeness.columns.get(self._form)
+        columns = None if mould is None else mould(record, self)
+        if columns is None:
+            columns = self._make_columns(fields, rows)
+            likeness.learn_columns(self._form, record, self._num_steps, self._decoder.steps)
+        return columns
+
+    def _make_columns(self, fields: Sequence[str] | None, rows: Any) -> dict[str, Any]:
         return structure.nest(
             {path: self.column(path, rows) for path in select(self._decoder.steps, fields)}
         )
@@ -172,17 +213,19 @@ class StoredEpisode:
     def column(self, path: Path, rows: Any) -> npt.NDArray[Any]:
         """Returns rows (a slice, or an array of indices) of a column, as an array of its own."""
         try:
-            return self._take(path, rows)
+            column = self._column(path)
+            if isinstance(column, np.ndarray):
+                # An index array gives a copy already; a slice gives a view.
+                return column[rows].copy() if isinstance(rows, slice) else column[rows]
+            return self._stack(path, column, rows)
         except row_forms.DAMAGE as error:
             raise _located(self._where, error) from error
 
-    def _take(self, path: Path, rows: Any) -> npt.NDArray[Any]:
+    def _stack(
+        self, path: Path, column: list[npt.NDArray[Any]] | EncodedColumn, rows: Any
+    ) -> npt.NDArray[Any]:
+        """Returns rows of a column that is not an array as one."""
         feature, _ = self._decoder.steps[path]
-        column = self._column(path)
-        if isinstance(column, np.ndarray):
-            found = column[rows]
-            # An index array gives a copy already; a slice gives a view.
-            return np.array(found, order="C") if isinstance(rows, slice) else found
         places = range(len(column))[rows] if isinstance(rows, slice) else rows
         if isinstance(column, EncodedColumn):
             return column.stack(places, feature)
@@ -192,47 +235,75 @@ class StoredEpisode:
         """Returns what `episode_fn` returned last, or None."""
         value = self._form.metadata
         if self._form.end is None:  # of another writer, whose features may be optional
-            value = row_forms.without(value, self._raw.layout)
+            value = row_forms.without(value, self._layout)
         path = slot_path(schema.CUSTOM_DATA, value)
         try:
             return structure.unflatten(value, path, self._metadata_leaf)
         except row_forms.DAMAGE as error:
             raise _located(self._where, error) from error
 
-    def logged(self, path: Path, start: int, stop: int) -> Any:
-        """Returns what the logged rows [start, stop) have at a path: an array, or a list of them."""
-        if path[0] in schema.SHIFTED:
-            if start == 0:
-                return self._first(path)  # a stretch of its own
-            start, stop = start - 1, stop - 1
+    def stored(self, path: Path, start: int, stop: int) -> Any:
+        """Returns what the steps [start, stop) have at a path: an array, or a list of them."""
         column = self._column(path)
+        if isinstance(column, np.ndarray):
+            return column[start:stop]
         if isinstance(column, list):
             return [row.copy() for row in column[start:stop]]
-        if stop - start == 1 and isinstance(column, EncodedColumn):
-            return [column.row(start)]
-        return column[start:stop]
+        return [column.row(start)] if stop - start == 1 else column[start:stop]
+
+    def first(self, path: Path) -> Any:
+        """Returns what came of the action of the first row, which no step has; an array (1, ...)."""
+        feature, _ = self._decoder.steps[path]
+        value = json_codec.decode(self._form.first["/".join(path)])
+        shape = [-1 if dim is None else dim for dim in feature.shape]
+        row = np.array(value, feature.dtype).reshape(shape)
+        return [row] if feature.is_ragged else row[None]
+
+    @property
+    def _raw(self) -> Mapping[str, example.RawFeature]:
+        """The features of the record."""
+        record = self._record
+        if isinstance(record, PartialRecord):
+            return record
+        return example.ParsedRecord(record, self._layout)
+
+    def _build_all(self) -> Iterator[step_data.StepData]:
+        record = self._record
+        if isinstance(record, PartialRecord):
+            return self._build(0, self._num_steps)
+        likeness: moulds.Likeness = self._layout.notes
+        mould = likeness.steps.get(self._form)
+        try:
+            steps = None if mould is None else mould(record, self)
+        except row_forms.DAMAGE as error:
+            raise _located(self._where, error) from error
+        if steps is None:
+            steps = self._build(0, self._num_steps)
+            likeness.learn_steps(self._form, record, self._layout, self.step_types)
+        return steps
 
     def _build(self, start: int, stop: int) -> Iterator[step_data.StepData]:
-        observation, action, reward, discount, custom = (
-            self._values(stretches, start, stop) for stretches in self._form.slots
-        )
-        types = self.step_types[start:stop]
-        timesteps = map(dm_env.TimeStep, types, reward, discount, observation)
-        return map(step_data.StepData, timesteps, action, custom)
+        try:
+            slots = [self._values(stretches, start, stop) for stretches in self._form.slots]
+            return moulds.assemble(self.step_types[start:stop], *slots)
+        except row_forms.DAMAGE as error:
+            raise _located(self._where, error) from error
 
     def _values(
         self, stretches: Sequence[row_forms.Stretch], start: int, stop: int
     ) -> Iterable[Any]:
         """Returns the values that rows [start, stop) have in a slot."""
-        number = bisect.bisect_right(stretches, start, key=operator.itemgetter(0)) - 1
+        number = bisect.bisect_right(stretches, start, key=_START) - 1 if start else 0
+        stretch = stretches[number]
+        if stop <= stretch.stop:
+            return stretch.values(self, start, stop)
         parts = []
-        while start < stop:
-            make = stretches[number][1]
+        while stop > stretch.stop:
+            parts.append(stretch.values(self, start, stretch.stop))
             number += 1
-            end = min(stop, stretches[number][0]) if number < len(stretches) else stop
-            parts.append(make(self, start, end))
-            start = end
-        return parts[0] if len(parts) == 1 else itertools.chain(*parts)
+            stretch = stretches[number]
+            start = stretch.start
+        return itertools.chain(*parts, stretch.values(self, start, stop))
 
     def _column(self, path: Path) -> Column | EncodedColumn:
         column = self._columns.get(path)
@@ -252,19 +323,19 @@ class StoredEpisode:
         return column
 
     def _decode(self, path: Path) -> Column | EncodedColumn:
-        raw = self._raw
+        record = self._record
+        if isinstance(record, PartialRecord):
+            feature, name = self._decoder.steps[path]
+            return features.decode_column(feature, record, name, nested=True)
+        known: dict[Path, views.View | None] = self._layout.notes.views
+        view = known.get(path)
+        if view is not None and (found := view.column(record)) is not None:
+            return found
         feature, name = self._decoder.steps[path]
-        if isinstance(raw, PartialRecord):
-            return features.decode_column(feature, raw, name, nested=True)
-        view = raw.layout.notes.get(path)
-        if view is not None:
-            known: Column | None = view.take(raw.record)
-            if known is not None:
-                return known
-        column = features.decode_column(feature, raw, name, nested=True)
-        if path not in raw.layout.notes and name in raw.layout:
-            _, start, stop = raw.layout[name]
-            raw.layout.notes[path] = views.find(feature, column, raw.record, start, stop)
+        column = features.decode_column(feature, self._raw, name, nested=True)
+        if path not in known and name in self._layout:
+            _, start, stop = self._layout[name]
+            known[path] = views.find(feature, column, record, start, stop)
         return column
 
     def _count(self) -> int:
@@ -276,13 +347,6 @@ class StoredEpisode:
             path = min(self._decoder.steps, key=lambda path: _cost(self._decoder.steps[path][0]))
         self._columns[path] = column = self._decode(path)
         return len(column)
-
-    def _first(self, path: Path) -> Any:
-        feature, _ = self._decoder.steps[path]
-        value = json_codec.decode(self._form.first["/".join(path)])
-        shape = [-1 if dim is None else dim for dim in feature.shape]
-        row = np.array(value, feature.dtype).reshape(shape)
-        return [row] if feature.is_ragged else row[None]
 
     def _metadata_leaf(self, path: Path) -> Any:
         feature, name = self._decoder.metadata[path], "/".join(path)

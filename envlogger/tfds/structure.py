@@ -24,6 +24,7 @@ namedtuple as tuple, a matrix as array.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -221,19 +222,31 @@ def decode_leaves(code: str, rows: Any) -> list[Any]:
     """
     if isinstance(rows, list):
         return rows if code == "a" else [decode_leaf(code, row) for row in rows]
-    if rows.ndim > 1 and rows.dtype != object:
-        rows = [row.copy() for row in rows]
-        return rows if code == "a" else [decode_leaf(code, row) for row in rows]
-    if rows.ndim == 1:
-        kind = rows.dtype.kind
-        if code in _PYTHON_TYPES and kind in _KINDS[code]:
-            found: list[Any] = rows.tolist()
-            return found
+    return leaf_decoder(code, rows.dtype, rows.ndim)(rows)
+
+
+@functools.lru_cache(maxsize=256)
+def leaf_decoder(
+    code: str, dtype: np.dtype[Any], ndim: int
+) -> Callable[[npt.NDArray[Any]], list[Any]]:
+    """Returns what `decode_leaves` does with an array of these dimensions."""
+    if ndim > 1 and dtype.kind != "O":
+        if code == "a":
+            return copy_rows
+        return lambda rows: [decode_leaf(code, row.copy()) for row in rows]
+    if ndim == 1:
+        if dtype.kind in _KINDS.get(code, ""):
+            return np.ndarray.tolist
         if code == "s":
-            return list(map(_decode_text, rows))
-        if code == "y" or (code == "g" and kind != "O"):
-            return list(rows)
-    return [decode_leaf(code, np.array(row, rows.dtype)) for row in rows]
+            return lambda rows: list(map(_decode_text, rows))
+        if code == "y" or (code == "g" and dtype.kind != "O"):
+            return list
+    return lambda rows: [decode_leaf(code, np.array(row, dtype)) for row in rows]
+
+
+def copy_rows(rows: npt.NDArray[Any]) -> list[Any]:
+    """Returns the rows of an array, each as an array of its own."""
+    return [row.copy() for row in rows]
 
 
 def logged_form(code: str, stored: npt.NDArray[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:

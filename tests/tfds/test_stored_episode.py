@@ -111,5 +111,23 @@ def test_a_record_of_the_same_length_may_have_another_layout():
     assert len(one) == len(other)
 
     for record in (one, other, one, one, other):
-        found = {name: bytes(raw.data) for name, raw in parser.parse(record).items()}
+        parsed = example.ParsedRecord(record, parser.layout_of(record))
+        found = {name: bytes(raw.data) for name, raw in parsed.items()}
         assert found == {name: bytes(raw.data) for name, raw in example.parse(record).items()}
+
+
+def test_the_layouts_that_are_known_are_bounded(monkeypatch):
+    monkeypatch.setattr(example, "_MAX_LAYOUTS", 2)
+    found = []
+    find_layout = example.find_layout
+    monkeypatch.setattr(
+        example, "find_layout", lambda record: found.append(len(record)) or find_layout(record)
+    )
+    parser = example.Parser()
+    records = [example.serialize({"a": example.bytes_feature([b"x" * n])}) for n in range(3)]
+    sizes = list(map(len, records))
+
+    for place in (0, 1, 0, 1, 2, 1, 2, 0):
+        layout = parser.layout_of(records[place])
+        assert layout == find_layout(records[place])
+    assert found == [*sizes, sizes[0]]
