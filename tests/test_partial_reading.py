@@ -232,6 +232,47 @@ def test_episodes_that_compress_are_read_as_a_whole(tmp_path, whole):
     assert whole == [0]
 
 
+def test_episodes_that_compress_are_decompressed_here_once_their_hashes_were_compared(
+    tmp_path, monkeypatch
+):
+    def frame(number, t):
+        return np.full((200, 250, 3), 10 * number + t, np.uint8)
+
+    path = tmp_path / "1.0.0"
+    episodes = [
+        [helpers.first(frame(n, 0)), *(helpers.mid(frame(n, t)) for t in range(1, STEPS))]
+        for n in range(3)
+    ]
+    helpers.record(path, episodes, image_format="raw")
+    by_library = []
+    read = shards.ShardReader.read
+
+    def note(self, index):
+        by_library.append(index)
+        return read(self, index)
+
+    monkeypatch.setattr(shards.ShardReader, "read", note)
+    with envlogger.Reader(path, cache_bytes=0) as reader:
+        for _ in range(3):
+            for i in (3, STEPS + 4, 2 * STEPS + 5, 0):
+                number, t = divmod(i, STEPS)
+                step = reader.steps[i]
+                assert_same(step.timestep.observation, frame(number, t))
+                step.timestep.observation[:] = 0  # it is the caller's
+        assert sorted(by_library) == [0, 1, 2]
+        assert_same(reader.episodes[1].columns()["observation"][4], frame(1, 4))
+
+
+def test_whole_columns_are_read_in_parts_once_their_hashes_were_compared(run, whole):
+    path, _ = run
+    with envlogger.Reader(path, cache_bytes=0) as reader:
+        before = [reader.episodes[n].columns() for n in range(4)]
+        assert whole == [0, 1, 2, 3]
+        for number, expected in enumerate(before):
+            assert_same(reader.episodes[number].columns(), expected)
+    assert whole == [0, 1, 2, 3]
+
+
 def test_counting_the_steps_of_others_reads_little(run, tmp_path, whole):
     path, steps = run
     copy = tmp_path / "copy"

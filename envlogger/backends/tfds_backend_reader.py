@@ -15,9 +15,13 @@ import numpy.typing as npt
 from envlogger import errors, step_data
 from envlogger.backends import backend_reader, sequences
 from envlogger.tfds import dataset, lru, shard_pool, step_index, stored_episode
+from envlogger.tfds.partial_record import Places
 
 # An episode of 100 steps of 84x84x4 bytes takes 2.8 MB.
 DEFAULT_CACHE_BYTES = 128 << 20
+
+# Of where things are in large episodes, some KB for each.
+_PLACES_BYTES = 16 << 20
 
 
 class TFDSBackendReader(backend_reader.BackendReader):
@@ -107,6 +111,7 @@ class TFDSBackendReader(backend_reader.BackendReader):
         self._splits = sorted(info.shard_lengths) if self._split is None else [self._split]
         self._pool = shard_pool.ShardPool(shard_pool.shards_of(self._directory, info, self._splits))
         self._decoder = stored_episode.Decoder(self._contents.schema)
+        self._places: lru.LruCache[int, Places] = lru.LruCache(_PLACES_BYTES)
         self._cache: lru.LruCache[int, stored_episode.StoredEpisode] = lru.LruCache(
             self._cache_bytes
         )
@@ -204,7 +209,10 @@ class TFDSBackendReader(backend_reader.BackendReader):
             if opened is None:
                 return self._episode(index)
             path, record = opened
-            episode = self._keep(index, self._decoder.open(record, path))
+            places = self._places.get(index)
+            episode = self._keep(index, self._decoder.open(record, path, places))
+            if places is None and episode.places is not None:
+                self._places.put(index, episode.places, episode.places_bytes)
         return episode
 
     def _keep(

@@ -39,6 +39,9 @@ _LONGEST_HEAD = 1 + 2 * 10  # of a chunk of one record: compression and two vari
 _HEADER = struct.Struct("<QQQQQ")
 _SIMPLE_CHUNK = ord("r")
 
+# How many times larger than its compressed form data can be: a file that says more has lied.
+_MOST_REPETITIVE = 1 << 20
+
 
 class ArrayRecordFile:
     """Reads an ArrayRecord file.
@@ -70,6 +73,10 @@ class ArrayRecordFile:
         Raises:
           CorruptDatasetError: Its bytes are damaged.
         """
+        return bytes(self.view(index))
+
+    def view(self, index: int) -> memoryview:
+        """Returns a record, as `read` does, without a copy of it."""
         position, size, number = self._places[index]
         try:
             return _records(self._read(position, size))[number]
@@ -86,7 +93,7 @@ class ArrayRecordFile:
         """Returns bytes of a record; fewer where the file has come to an end."""
         place = self.find(index)
         if place is None:
-            return memoryview(self.read(index))[start:stop]
+            return self.view(index)[start:stop]
         return self._read(_after(place.position, place.offset + start), stop - start)
 
     def close(self) -> None:
@@ -159,7 +166,7 @@ def _after(position: int, size: int) -> int:
     return blocks * _BLOCK + (rest + _BLOCK_HEADER if rest else 0)
 
 
-def _records(data: memoryview) -> list[bytes]:
+def _records(data: memoryview) -> list[memoryview]:
     """Returns the records of a chunk.
 
     Raises:
@@ -173,27 +180,30 @@ def _records(data: memoryview) -> list[bytes]:
     position = start = 0
     while position < len(sizes):
         length, position = decode_varint(sizes, position)
-        records.append(values[start : start + length] if length != len(values) else values)
+        records.append(values[start : start + length])
         start += length
     if start != len(values):
         raise ValueError(f"its records come to {start} bytes, but it holds {len(values)}")
     return records
 
 
-def _decompress(compression: int, data: memoryview) -> bytes:
+def _decompress(compression: int, data: memoryview) -> memoryview:
     if not compression:
-        return bytes(data)
+        return data
     import cramjam
 
     codecs: dict[int, Any] = {
-        ord("z"): cramjam.zstd.decompress,
-        ord("b"): cramjam.brotli.decompress,
-        ord("s"): cramjam.snappy.decompress_raw,
+        ord("z"): cramjam.zstd.decompress_into,
+        ord("b"): cramjam.brotli.decompress_into,
+        ord("s"): cramjam.snappy.decompress_raw_into,
     }
     if compression not in codecs:
         raise ValueError(f"its compression {compression} is not known")
     size, start = decode_varint(data, 0)
-    found = bytes(codecs[compression](data[start:]))
-    if len(found) != size:
-        raise ValueError(f"it holds {len(found)} bytes, and says {size}")
-    return found
+    if size > _MOST_REPETITIVE * len(data):
+        raise ValueError(f"it holds {len(data)} bytes, and says that they are {size}")
+    values = np.empty(size, np.uint8)
+    found = codecs[compression](data[start:], values) if size else 0
+    if found != size:
+        raise ValueError(f"it holds {found} bytes, and says {size}")
+    return values.data

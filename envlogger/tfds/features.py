@@ -123,6 +123,14 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
             column[place] = self._decode(self._items[index])
         return column
 
+    @staticmethod
+    def decode_together(columns: Sequence[EncodedColumn], index: int) -> None:
+        """Decodes a row of several columns on all cores; those that keep rows have it then."""
+        missing = [c for c in columns if c._keeps and index not in c._kept]
+        rows = images.map_in_threads(lambda column: column[index], missing)
+        for column, row in zip(missing, rows, strict=True):
+            column._kept[index] = row
+
     def _decode_all(self, items: Sequence[Any]) -> list[npt.NDArray[Any]]:
         if self._in_threads:
             return images.map_in_threads(self._decode, items)

@@ -40,10 +40,14 @@ class RecordOnDisk:
 
     Args:
       size: Of the record, in bytes.
-      read: Returns the bytes from one place to another; fewer where there are none.
+      read: Returns the bytes from one place to another, which are the caller's; fewer where there are none.
+      num_bytes: How much memory it takes.
     """
 
-    def __init__(self, size: int, read: Callable[[int, int], memoryview]) -> None:
+    def __init__(
+        self, size: int, read: Callable[[int, int], memoryview], num_bytes: int = 0
+    ) -> None:
+        self.num_bytes = num_bytes
         self._size = size
         self._read = read
         self._window: tuple[int, memoryview] = (0, memoryview(b""))
@@ -77,6 +81,19 @@ class RecordOnDisk:
                 f"the file ends before byte {stop} of a record of {self._size} bytes."
             )
         return data
+
+
+class Places:
+    """What was found out of a record, for the next time that it is opened. Threads may share it.
+
+    Attributes:
+      layout: Where its features are.
+      elements: Where the elements are of lists that differ in size, by where the lists start.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.elements: dict[int, list[tuple[int, int]]] = {}
 
 
 class ElementsOnDisk(Sequence[memoryview]):
@@ -121,12 +138,13 @@ class ElementsOnDisk(Sequence[memoryview]):
 class ListOnDisk(RawFeature):
     """A large BytesList. Its size says how many bytes of it are in memory."""
 
-    __slots__ = ("_place", "_record")
+    __slots__ = ("_place", "_places", "_record")
 
-    def __init__(self, record: RecordOnDisk, start: int, stop: int) -> None:
+    def __init__(self, record: RecordOnDisk, start: int, stop: int, places: Places) -> None:
         super().__init__(example.BYTES_LIST)
         self._record = record
         self._place = start, stop
+        self._places = places
 
     @property
     def data(self) -> memoryview:
@@ -140,17 +158,10 @@ class ListOnDisk(RawFeature):
         Raises:
           ValueError: There is something else.
         """
-        position, stop = self._place
-        places = []
-        while position < stop:
-            # One read for each: a parser looks at byte by byte.
-            header = self._record[position : min(position + _LONGEST_HEADER, stop)]
-            start, end = example.first_element(header)
-            if position + end > stop:
-                raise ValueError("an element ends behind its list")
-            places.append((position + start, position + end))
-            position += end
-        return ElementsOnDisk(self._record, places)
+        start, stop = self._place
+        if start not in self._places.elements:
+            self._places.elements[start] = self._find_elements(start, stop)
+        return ElementsOnDisk(self._record, self._places.elements[start])
 
     def elements_of(self, size: int) -> ElementsOnDisk:
         """Returns the elements, which all have one size. Nothing is read.
@@ -166,22 +177,39 @@ class ListOnDisk(RawFeature):
         places = [(end - size, end) for end in range(start + stride, stop + 1, stride)]
         return ElementsOnDisk(self._record, places, header)
 
+    def _find_elements(self, position: int, stop: int) -> list[tuple[int, int]]:
+        found = []
+        while position < stop:
+            # One read for each: a parser looks at byte by byte.
+            header = self._record[position : min(position + _LONGEST_HEADER, stop)]
+            start, end = example.first_element(header)
+            if position + end > stop:
+                raise ValueError("an element ends behind its list")
+            found.append((position + start, position + end))
+            position += end
+        return found
+
 
 class PartialRecord(Mapping[str, RawFeature]):
     """The features of a record on disk.
+
+    Args:
+      record: The record.
+      places: What was found out of it before.
 
     Raises:
       CorruptDatasetError: The bytes are not an Example.
     """
 
-    def __init__(self, record: RecordOnDisk) -> None:
-        self.layout: Layout = example.find_layout(record)
+    def __init__(self, record: RecordOnDisk, places: Places | None = None) -> None:
+        self.places = places or Places(example.find_layout(record))
+        self.layout = self.places.layout
         self._record = record
 
     @property
     def num_bytes(self) -> int:
-        """About how much memory the features take that are read as a whole."""
-        return sum(
+        """About how much memory the record takes, and the features that are read as a whole."""
+        return self._record.num_bytes + sum(
             stop - start
             for kind, start, stop in self.layout.values()
             if not _is_large(kind, stop - start)
@@ -194,7 +222,7 @@ class PartialRecord(Mapping[str, RawFeature]):
     def __getitem__(self, name: str) -> RawFeature:
         kind, start, stop = self.layout[name]
         if _is_large(kind, stop - start):
-            return ListOnDisk(self._record, start, stop)
+            return ListOnDisk(self._record, start, stop, self.places)
         return RawFeature(kind, self._record[start:stop])
 
     def __iter__(self) -> Iterator[str]:

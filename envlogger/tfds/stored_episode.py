@@ -26,11 +26,17 @@ from envlogger.converters import json_codec
 from envlogger.tfds import example, features, moulds, row_forms, schema, structure, views
 from envlogger.tfds.episode import End, slot_path
 from envlogger.tfds.features import Column, EncodedColumn, Encoding, Feature
-from envlogger.tfds.partial_record import PartialRecord, RecordOnDisk
+from envlogger.tfds.partial_record import PartialRecord, Places, RecordOnDisk
 from envlogger.tfds.structure import Path
 
 # Steps are built in stretches of about so many bytes: so many are in memory at a time.
 _STRETCH_BYTES = 1 << 20
+
+_PLACE_BYTES = 150  # a tuple of integers, and its place in a list or dict
+_IMAGES = (Encoding.PNG, Encoding.JPEG)
+
+# Images from here on take longer to decode than a thread takes to be woken up.
+_LARGE_IMAGE = 1 << 15
 
 _FIRST, _MID, _LAST = dm_env.StepType
 _IS_FIRST = f"{schema.STEPS}/{schema.IS_FIRST}"
@@ -53,6 +59,8 @@ class Decoder:
         self.metadata = {f.path: f for f in of.metadata_features()}
         self.row_bytes = sum(_row_bytes(feature) for feature in of.steps.values()) or 1
         self.kept_bytes = sum(_kept_bytes(feature) for feature in of.steps.values())
+        self.num_encoded = sum(f.encoding in _IMAGES for f in of.steps.values())
+        self.images = [path for path, feature in of.steps.items() if _is_large_image(feature)]
         self._parser = example.Parser()
         self._foreign = row_forms.foreign_form(of)
 
@@ -78,14 +86,19 @@ class Decoder:
         except row_forms.DAMAGE as error:
             raise _located(where, error) from error
 
-    def open(self, record: RecordOnDisk, where: str) -> StoredEpisode:
+    def open(self, record: RecordOnDisk, where: str, places: Places | None = None) -> StoredEpisode:
         """Returns the episode in a record of which parts are read when they are asked for.
+
+        Args:
+          record: A serialized Example.
+          where: The file that it is in, for messages.
+          places: What is known of it: the `places` of an episode that it held before.
 
         Raises:
           CorruptDatasetError: The record is not one of an episode.
         """
         try:
-            raw = PartialRecord(record)
+            raw = PartialRecord(record, places)
             form = self._form_of(raw.list_bytes(schema.RESTORE))
             return StoredEpisode(self, raw, raw.layout, form, raw.num_bytes, where)
         except row_forms.DAMAGE as error:
@@ -151,6 +164,16 @@ class StoredEpisode:
     def is_partial(self) -> bool:
         """Whether most of the record is on disk, and read when it is asked for."""
         return isinstance(self._record, PartialRecord)
+
+    @property
+    def places(self) -> Places | None:
+        """Where what is in the record, if that was found out for this one alone."""
+        return self._record.places if isinstance(self._record, PartialRecord) else None
+
+    @property
+    def places_bytes(self) -> int:
+        """About how much memory `places` take once all columns have been asked for."""
+        return _PLACE_BYTES * (len(self._layout) + self._num_steps * self._decoder.num_encoded)
 
     @property
     def end(self) -> End:
@@ -284,6 +307,10 @@ class StoredEpisode:
 
     def _build(self, start: int, stop: int) -> Iterator[step_data.StepData]:
         try:
+            if stop - start == 1 and len(self._decoder.images) > 1:
+                columns = map(self._column, self._decoder.images)
+                encoded = [column for column in columns if isinstance(column, EncodedColumn)]
+                EncodedColumn.decode_together(encoded, start)
             slots = [self._values(stretches, start, stop) for stretches in self._form.slots]
             return moulds.assemble(self.step_types[start:stop], *slots)
         except row_forms.DAMAGE as error:
@@ -424,6 +451,12 @@ def _step_types_by_flags(episode: StoredEpisode) -> tuple[dm_env.StepType, ...]:
         _FIRST if first else _LAST if last else _MID
         for first, last in zip(is_first.tolist(), is_last.tolist(), strict=True)
     )
+
+
+def _is_large_image(feature: Feature) -> bool:
+    """Whether to decode an image takes so long that threads pay."""
+    is_encoded = feature.encoding in _IMAGES
+    return is_encoded and not feature.is_ragged and _row_bytes(feature) >= _LARGE_IMAGE
 
 
 def _row_bytes(feature: Feature) -> int:

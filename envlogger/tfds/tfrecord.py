@@ -110,6 +110,10 @@ class TFRecordReader:
         position, length = self._places[index]
         return Place(position, 0, length)
 
+    def view(self, index: int) -> memoryview:
+        """Returns a record, of which the checksum is not looked at."""
+        return self.read_part(index, 0, self._places[index][1])
+
     def read_part(self, index: int, start: int, stop: int) -> memoryview:
         """Returns bytes of a record, of which the checksum is not looked at; fewer at the file's end."""
         data = np.empty(stop - start, np.uint8).data
