@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of a transposed chunk that are alike, made from templates.
+"""Records of transposed chunks that are alike, made from templates.
 
 The steps of an episode have the same fields, and mostly of the same sizes: then the automaton visits the
 same nodes for each. What these make is found out once: a record's bytes, with gaps for the values; then
-each gap is filled for all such records at once, from where their values lie in a buffer.
+each gap is filled for all such records at once, from where their values lie in a buffer. The chunks of a
+log are alike, too: so templates are kept for those that come next.
 """
 
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.riegeli import varints
+from envlogger.riegeli import automaton, varints
 from envlogger.riegeli.automaton import Kind, Nodes, Visits
+from envlogger.riegeli.buffers import Buffers
 from envlogger.riegeli.records import Records
 from envlogger.riegeli.varints import Bytes, Ints
 
@@ -24,10 +27,16 @@ from envlogger.riegeli.varints import Bytes, Ints
 _MAX_GROUPS = 64
 # Of all templates together: they are made node by node.
 _MAX_NODES = 1 << 17
+_MAX_BUFFERS = 1 << 12
 # Records times buffers.
 _MAX_TABLE = 1 << 23
 # Values of more bytes are copied one by one.
 _LARGE = 2048
+
+# So much is kept of so many structures: up to 1 MiB and the nodes of each.
+_KEPT_STRUCTURES = 8
+_KEPT_BYTES = 1 << 20
+_LARGEST_KEPT = 1 << 15
 
 
 class _Gap(NamedTuple):
@@ -48,170 +57,192 @@ class _Gap(NamedTuple):
     is_varint: bool
 
 
-class _Group(NamedTuple):
-    """Records that are alike.
+class _Template(NamedTuple):
+    """A record with gaps.
 
     Attributes:
-      rows: Their numbers, in the order in which the automaton makes them.
-      path: The nodes it visits for each.
-      sizes: Those of the strings that differ between records, in the order of the path.
+      size: How many bytes it has.
+      literals: Positions, and what is there in each record. Only small gaps are within.
+      gaps: What is filled in then.
     """
 
+    size: int
+    literals: list[tuple[int, Bytes]]
+    gaps: list[_Gap]
+
+
+class _Path:
+    """The nodes visited for a record.
+
+    Args:
+      nodes: All nodes that there are.
+      path: Those that are visited, in order.
+      num_buffers: How many buffers there are.
+
+    Attributes:
+      path: As passed.
+      string_buffers: The buffers of its strings, in order.
+      takes: What it takes from each buffer: bytes, or a number of strings; int64 (buffers,).
+      has_strings: The buffers that strings are taken from; bool (buffers,).
+      has_others: Those that something else is taken from; likewise.
+      templates: By the sizes of the strings.
+    """
+
+    def __init__(self, nodes: Nodes, path: npt.NDArray[np.int32], num_buffers: int) -> None:
+        self.path = path.tolist()
+        kinds, buffers = nodes.kind[path], nodes.buffer[path]
+        if (kinds == Kind.NON_PROTO).any():
+            raise _IrregularError
+        is_string = kinds == Kind.STRING
+        is_other = (buffers >= 0) & ~is_string
+        self.string_buffers: list[int] = buffers[is_string].tolist()
+        strings = np.bincount(buffers[is_string], minlength=num_buffers)
+        others = np.zeros(num_buffers, np.int64)
+        np.add.at(others, buffers[is_other], nodes.width[path[is_other]])
+        self.takes = strings + others
+        self.has_strings = strings > 0
+        self.has_others = others > 0
+        self.templates: dict[tuple[int, ...], _Template] = {}
+
+
+class _Group(NamedTuple):
+    """Records that are alike: the way to them, and their numbers in the order they are made in."""
+
+    path: _Path
     rows: Ints
-    path: list[int]
-    sizes: list[int]
 
 
 class _IrregularError(Exception):
     """There are no templates for this chunk; whether it is damaged is not known."""
 
 
-def assemble(
-    nodes: Nodes, visits: Visits, buffers: Bytes, buffer_sizes: Ints, num_records: int, size: int
-) -> Records | None:
-    """Returns the records of a chunk; None where they are not alike, or something is wrong.
+class Structure:
+    """What chunks with the same nodes have in common.
+
+    Safe to share between threads.
 
     Args:
-      nodes: The automaton.
-      visits: The nodes that were visited, of shape (number of visits,).
-      buffers: All of them, joined; uint8 of shape (n,).
-      buffer_sizes: int64 of shape (number of buffers,).
-      num_records: How many records there are.
-      size: How many bytes these have.
+      nodes: The nodes.
+      visitor: What visits them.
+      num_buffers: How many buffers there are.
+
+    Attributes:
+      nodes: The nodes.
     """
-    stops = np.flatnonzero((nodes.kind == Kind.RECORD)[visits]) + 1
-    if not num_records or len(stops) != num_records or stops[-1] != len(visits):
-        return None
-    if num_records * len(buffer_sizes) > _MAX_TABLE:
-        return None
-    try:
-        chunk = _Chunk(nodes, buffers, buffer_sizes)
-        return chunk.assemble(_group_by_path(visits, stops), num_records, size)
-    except _IrregularError:
-        return None
 
+    def __init__(self, nodes: Nodes, visitor: automaton.Automaton, num_buffers: int) -> None:
+        self.nodes = nodes
+        self._visitor = visitor
+        self._num_buffers = num_buffers
+        self._prefix_sizes = np.maximum(nodes.prefix_size, nodes.message_tag_size)
+        self._known: dict[bytes, tuple[Visits, list[_Group]]] = {}
+        self._paths: dict[bytes, _Path] = {}
+        self._left = _KEPT_BYTES
 
-class _Chunk:
-    def __init__(self, nodes: Nodes, buffers: Bytes, buffer_sizes: Ints) -> None:
-        self._kinds = nodes.kind.tolist()
-        self._buffer_of = nodes.buffer.tolist()
-        self._widths = nodes.width.tolist()
-        sizes = np.maximum(nodes.prefix_size, nodes.message_tag_size).tolist()
-        self._prefixes = [
-            prefix[:length].tobytes() for prefix, length in zip(nodes.prefix, sizes, strict=True)
-        ]
-        self._buffers = buffers
-        self._buffer_sizes = buffer_sizes
-        self._begins = np.cumsum(buffer_sizes) - buffer_sizes
-        # Of buffers of strings: their size if they have the same, else where each one begins.
-        self._string_size: dict[int, int] = {}
-        self._string_begins: dict[int, Ints] = {}
+    def visit(self, transitions: bytes, max_visits: int) -> tuple[Visits, list[_Group]]:
+        """Returns the nodes that are visited, and the groups of records; none if they are irregular.
 
-    def assemble(self, groups: list[_Group], num_records: int, size: int) -> Records:
-        """Returns the records."""
-        self._find_strings(groups)
-        taken = self._count_taken(groups, num_records)
-        if self._string_begins:
-            groups = [part for group in groups for part in self._split(group, taken)]
-        templates = [self._make_template(group) for group in groups]
-        made = zip(groups, templates, strict=True)
-        if sum(len(group.rows) * len(template) for group, (template, _) in made) != size:
-            raise _IrregularError
-        out = np.empty(size, np.uint8)
-        begins, ends = np.empty((2, num_records), np.int64)
-        position = 0
-        for group, (template, gaps) in zip(groups, templates, strict=True):
-            shape = len(group.rows), len(template)
-            region = out[position : position + shape[0] * shape[1]].reshape(shape)
-            done = 0
-            for gap in gaps:
-                if gap.size > _LARGE:
-                    _put(region, done, template[done : gap.position])
-                    done = gap.position + gap.size
-            _put(region, done, template[done:])
-            for gap in gaps:
-                self._fill(region, gap, taken[group.rows, gap.buffer] + gap.before)
-            begins[group.rows] = position + np.arange(shape[0]) * shape[1]
-            ends[group.rows] = begins[group.rows] + shape[1]
-            position += shape[0] * shape[1]
-        return Records(out, begins[::-1], ends[::-1])
-
-    def _find_strings(self, groups: list[_Group]) -> None:
-        """Finds the sizes of all strings."""
-        counts: collections.Counter[int] = collections.Counter()
-        others = set()
-        for group in groups:
-            for node in group.path:
-                buffer = self._buffer_of[node]
-                if self._kinds[node] == Kind.STRING:
-                    counts[buffer] += len(group.rows)
-                elif buffer >= 0:
-                    others.add(buffer)
-        if others & counts.keys():
-            raise _IrregularError
-        for buffer, count in counts.items():
-            begin = int(self._begins[buffer])
-            content = self._buffers[begin : begin + int(self._buffer_sizes[buffer])]
-            try:
-                sizes = varints.string_sizes(content, count)
-            except ValueError:
-                raise _IrregularError from None
-            if (sizes == sizes[0]).all():
-                self._string_size[buffer] = int(sizes[0])
-            else:
-                self._string_begins[buffer] = np.append(0, np.cumsum(sizes))
-
-    def _count_taken(self, groups: list[_Group], num_records: int) -> Ints:
-        """Returns what is taken from each buffer before each record, in bytes or strings.
-
-        Its shape is (number of records, number of buffers).
+        Raises:
+          ValueError: There are more than `max_visits`, or a transition leads nowhere.
         """
-        taken = np.zeros((num_records + 1, len(self._buffer_sizes)), np.int64)
-        for group in groups:
-            by_one = np.zeros(len(self._buffer_sizes), np.int64)
-            for node in group.path:
-                if (buffer := self._buffer_of[node]) >= 0:
-                    by_one[buffer] += self._unit(node, buffer)
-            taken[group.rows + 1] = by_one
-        np.cumsum(taken, axis=0, out=taken)
-        for buffer, count in enumerate(taken[-1].tolist()):
-            if buffer not in self._string_begins and count > self._buffer_sizes[buffer]:
+        known = self._known.get(transitions)
+        if known is None:
+            visits = self._visitor.run(transitions, max_visits)
+            try:
+                groups = self._group(visits)
+            except _IrregularError:
+                groups = []
+            known = visits, groups
+            size = len(transitions) + 2 * visits.nbytes
+            if size <= _LARGEST_KEPT:
+                self._make_room(size)
+                self._known[transitions] = known
+        elif len(known[0]) > max_visits:
+            raise ValueError(f"got {len(known[0])} visits of nodes, more than {max_visits}")
+        return known
+
+    def assemble(
+        self, groups: list[_Group], buffers: Buffers, num_records: int, size: int
+    ) -> Records | None:
+        """Returns the records of a chunk; None where they are not alike, or something is wrong.
+
+        Args:
+          groups: From `visit`.
+          buffers: Those of the chunk.
+          num_records: How many records there are.
+          size: How many bytes these have.
+        """
+        if not groups or sum(len(group.rows) for group in groups) != num_records:
+            return None
+        if num_records * self._num_buffers > _MAX_TABLE:
+            return None
+        try:
+            chunk = _Chunk(groups, buffers, num_records)
+            made = []
+            for group in groups:
+                for rows, sizes in chunk.split(group):
+                    made.append((self._template(group.path, sizes), rows))
+            return chunk.fill(made, size)
+        except _IrregularError:
+            return None
+
+    def _group(self, visits: Visits) -> list[_Group]:
+        stops = np.flatnonzero((self.nodes.kind == Kind.RECORD)[visits]) + 1
+        if not len(stops) or stops[-1] != len(visits) or self._num_buffers > _MAX_BUFFERS:
+            raise _IrregularError
+        raw = visits.tobytes()
+        rows_of: dict[bytes, list[int]] = {}
+        start = 0
+        for row, stop in enumerate((stops * visits.itemsize).tolist()):
+            rows_of.setdefault(raw[start:stop], []).append(row)
+            if len(rows_of) > _MAX_GROUPS:
                 raise _IrregularError
-        return taken[:-1]
+            start = stop
+        if sum(map(len, rows_of)) > _MAX_NODES * visits.itemsize:
+            raise _IrregularError
+        return [_Group(self._path(key), np.array(rows)) for key, rows in rows_of.items()]
 
-    def _unit(self, node: int, buffer: int) -> int:
-        """Returns what a visit adds to what is taken from its buffer."""
-        if self._kinds[node] == Kind.STRING:
-            return self._string_size.get(buffer, 1)
-        return int(self._widths[node])
+    def _path(self, key: bytes) -> _Path:
+        found = self._paths.get(key)
+        if found is None:
+            found = _Path(self.nodes, np.frombuffer(key, np.int32), self._num_buffers)
+            size = 4 * len(key) + 10 * self._num_buffers
+            if size <= _LARGEST_KEPT:
+                self._make_room(size)
+                self._paths[key] = found
+        return found
 
-    def _split(self, group: _Group, taken: Ints) -> Iterator[_Group]:
-        """Yields the parts of a group that have strings of the same sizes."""
-        columns = []
+    def _template(self, path: _Path, sizes: tuple[int, ...]) -> _Template:
+        found = path.templates.get(sizes)
+        if found is None:
+            found = self._make_template(path, sizes)
+            size = sum(len(content) for _, content in found.literals) + 200 * len(found.gaps)
+            if size <= _LARGEST_KEPT:
+                self._make_room(size)
+                path.templates[sizes] = found
+        return found
+
+    def _make_room(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            self._known.clear()
+            self._paths.clear()
+            self._left = _KEPT_BYTES - size
+
+    def _make_template(self, path: _Path, sizes: tuple[int, ...]) -> _Template:
+        """Runs through the path as for one record, from its end to its begin."""
+        nodes = self.nodes
+        string_sizes = iter(sizes)
         before: collections.Counter[int] = collections.Counter()
-        for node in group.path:
-            begins = self._string_begins.get(self._buffer_of[node])
-            if begins is not None:
-                buffer = self._buffer_of[node]
-                first = taken[group.rows, buffer] + before[buffer]
-                columns.append(begins[first + 1] - begins[first])
-                before[buffer] += 1
-        if not columns:
-            yield group
-            return
-        for rows, sizes in _alike(group.rows, np.stack(columns, axis=1)):
-            yield _Group(rows, group.path, sizes)
-
-    def _make_template(self, group: _Group) -> tuple[bytes, list[_Gap]]:
-        """Runs through the path as for one record; returns its bytes, with gaps."""
-        pieces = []
-        gaps = []
-        total = 0
+        pieces: list[bytes] = []
+        # So far, positions are counted from the end.
+        literals: list[tuple[int, bytes]] = []
+        gaps: list[_Gap] = []
         open_messages: list[tuple[int, bytes]] = []
-        before: collections.Counter[int] = collections.Counter()
-        sizes = iter(group.sizes)
-        for node in group.path:
-            kind, prefix, buffer = self._kinds[node], self._prefixes[node], self._buffer_of[node]
+        total = 0
+        for node in path.path:
+            kind, buffer = nodes.kind[node], int(nodes.buffer[node])
+            prefix = nodes.prefix[node, : self._prefix_sizes[node]].tobytes()
             if kind == Kind.SUBMESSAGE_END:
                 open_messages.append((total, prefix))
                 continue
@@ -221,51 +252,135 @@ class _Chunk:
                 end, prefix = open_messages.pop()
                 prefix += varints.encode(total - end)
             elif buffer >= 0:
-                size = self._unit(node, buffer)
-                if buffer in self._string_begins:
-                    size = next(sizes)
-                gaps.append(_Gap(total + size, size, buffer, before[buffer], kind == Kind.VARINT))
-                before[buffer] += self._unit(node, buffer)
-                pieces.append(bytes(size))
+                size = next(string_sizes) if kind == Kind.STRING else int(nodes.width[node])
+                if size > _LARGE:
+                    literals.append((total, b"".join(reversed(pieces))))
+                    pieces = []
+                else:
+                    pieces.append(bytes(size))
                 total += size
+                gaps.append(_Gap(total, size, buffer, before[buffer], kind == Kind.VARINT))
+                before[buffer] += 1 if kind == Kind.STRING else size
             pieces.append(prefix)
             total += len(prefix)
         if open_messages:
             raise _IrregularError
-        # So far, positions were counted from the end.
-        gaps = [gap._replace(position=total - gap.position) for gap in reversed(gaps)]
-        return b"".join(reversed(pieces)), gaps
+        literals.append((total, b"".join(reversed(pieces))))
+        return _Template(
+            total,
+            [(total - at, np.frombuffer(content, np.uint8)) for at, content in literals],
+            [gap._replace(position=total - gap.position) for gap in gaps],
+        )
 
-    def _fill(self, region: Bytes, gap: _Gap, taken: Ints) -> None:
+
+class _Chunk:
+    """Makes the records of one chunk."""
+
+    def __init__(self, groups: list[_Group], buffers: Buffers, num_records: int) -> None:
+        self._contents = buffers.contents
+        has_strings = np.any([group.path.has_strings for group in groups], axis=0)
+        if (has_strings & np.any([group.path.has_others for group in groups], axis=0)).any():
+            raise _IrregularError
+        # What is taken from each buffer before each record, of shape (records + 1, buffers).
+        taken = np.zeros((num_records + 1, len(buffers.sizes)), np.int64)
+        for group in groups:
+            taken[group.rows + 1] = group.path.takes
+        self._taken = np.cumsum(taken, axis=0, out=taken)
+        if (taken[-1] > buffers.sizes)[~has_strings].any():
+            raise _IrregularError
+        # Of buffers of strings: where each one begins, and their size if they have the same.
+        self._string_begins: dict[int, Ints] = {}
+        self._string_size: dict[int, int] = {}
+        for buffer in np.flatnonzero(has_strings).tolist():
+            self._find_strings(buffer, int(taken[-1, buffer]))
+
+    def _find_strings(self, buffer: int, count: int) -> None:
+        try:
+            sizes = varints.string_sizes(self._contents[buffer], count)
+        except ValueError:
+            raise _IrregularError from None
+        self._string_begins[buffer] = np.append(0, np.cumsum(sizes))
+        if (sizes == sizes[0]).all():
+            self._string_size[buffer] = int(sizes[0])
+
+    def split(self, group: _Group) -> Iterator[tuple[Ints, tuple[int, ...]]]:
+        """Yields the parts of a group that have strings of the same sizes, and these sizes."""
+        buffers = group.path.string_buffers
+        sizes = [self._string_size.get(buffer, -1) for buffer in buffers]
+        if -1 not in sizes:
+            yield group.rows, tuple(sizes)
+            return
+        columns = np.empty((len(buffers), len(group.rows)), np.int64)
+        before: collections.Counter[int] = collections.Counter()
+        for column, buffer, size in zip(columns, buffers, sizes, strict=True):
+            if size < 0:
+                begins = self._string_begins[buffer]
+                first = self._taken[group.rows, buffer] + before[buffer]
+                column[:] = begins[first + 1] - begins[first]
+                before[buffer] += 1
+            else:
+                column[:] = size
+        for rows, alike in _alike(group.rows, columns.T):
+            yield rows, tuple(alike)
+
+    def fill(self, made: list[tuple[_Template, Ints]], size: int) -> Records:
+        """Returns the records; those of one template are side by side."""
+        if sum(len(rows) * template.size for template, rows in made) != size:
+            raise _IrregularError
+        out = np.empty(size, np.uint8)
+        begins, ends = np.empty((2, len(self._taken) - 1), np.int64)
+        position = 0
+        for template, rows in made:
+            stop = position + len(rows) * template.size
+            region = out[position:stop].reshape(len(rows), template.size)
+            for at, content in template.literals:
+                region[:, at : at + len(content)] = content
+            taken = self._taken[rows]
+            for gap in template.gaps:
+                self._fill_gap(region, gap, taken[:, gap.buffer] + gap.before)
+            begins[rows] = np.arange(position, stop, template.size) if template.size else position
+            ends[rows] = begins[rows] + template.size
+            position = stop
+        return Records(out, begins[::-1], ends[::-1])
+
+    def _fill_gap(self, region: Bytes, gap: _Gap, sources: Ints) -> None:
         if gap.buffer in self._string_begins:
-            taken = self._string_begins[gap.buffer][taken]
-        sources = taken + self._begins[gap.buffer]
+            sources = self._string_begins[gap.buffer][sources]
+        content = self._contents[gap.buffer]
         target = region[:, gap.position : gap.position + gap.size]
         if gap.size > _LARGE:
             for row, source in zip(target, sources.tolist(), strict=True):
-                row[:] = self._buffers[source : source + gap.size]
+                row[:] = content[source : source + gap.size]
         else:
-            target[:] = _windows(self._buffers, gap.size)[sources]
+            target[:] = _windows(content, gap.size)[sources]
         if gap.is_varint:
             target[:, :-1] |= 0x80
 
 
-def _group_by_path(visits: Visits, stops: Ints) -> list[_Group]:
-    starts = np.append(0, stops[:-1])
-    lengths = stops - starts
-    groups = []
-    for length in np.unique(lengths).tolist():
-        rows = np.flatnonzero(lengths == length)
-        for alike, path in _alike(rows, _windows(visits, length)[starts[rows]]):
-            groups.append(_Group(alike, path, []))
-            if len(groups) > _MAX_GROUPS:
-                raise _IrregularError
-    if sum(len(group.path) for group in groups) > _MAX_NODES:
-        raise _IrregularError
-    return groups
+def read_structure(data: Bytes, num_buffers: int) -> Structure:
+    """Reads what follows the sizes in the header of a chunk; what was read before is found again.
+
+    Args:
+      data: uint8 of shape (n,).
+      num_buffers: How many buffers there are.
+
+    Raises:
+      ValueError: It is damaged.
+    """
+    raw = data.tobytes()
+    read = _read_structure if len(raw) <= _LARGEST_KEPT else _read_structure.__wrapped__
+    return read(raw, num_buffers)
 
 
-def _alike(rows: Ints, keys: npt.NDArray[Any]) -> Iterator[tuple[Ints, list[int]]]:
+@functools.lru_cache(_KEPT_STRUCTURES)
+def _read_structure(raw: bytes, num_buffers: int) -> Structure:
+    nodes, visitor, stop = automaton.read(np.frombuffer(raw, np.uint8), 0, num_buffers)
+    if stop != len(raw):
+        raise ValueError("the header goes on behind its end")
+    return Structure(nodes, visitor, num_buffers)
+
+
+def _alike(rows: Ints, keys: Ints) -> Iterator[tuple[Ints, list[int]]]:
     """Yields the rows that have the same keys, with these; keys have the shape (rows, n)."""
     for _ in range(_MAX_GROUPS):
         if not len(rows):
@@ -275,11 +390,6 @@ def _alike(rows: Ints, keys: npt.NDArray[Any]) -> Iterator[tuple[Ints, list[int]
         rows, keys = rows[~is_alike], keys[~is_alike]
     if len(rows):
         raise _IrregularError
-
-
-def _put(region: Bytes, position: int, content: bytes) -> None:
-    """Puts bytes into each row."""
-    region[:, position : position + len(content)] = np.frombuffer(content, np.uint8)
 
 
 def _windows(array: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:

@@ -82,7 +82,7 @@ def _decode(raw: memoryview, span: _Span, depth: int) -> Any:
     begin, end = span
     if begin == end:
         return None
-    only = _read_only_field(raw, begin, end)
+    only = read_only_field(raw, begin, end)
     if only and DATUM <= only[0] <= DICT:
         return _decode_member(raw, only[0], (only[1], end), depth)
     member = 0
@@ -138,11 +138,11 @@ def _decode_usual_datum(raw: memoryview, begin: int, end: int) -> Any:
     stop = begin + 2 + raw[begin + 1]
     if stop + 2 > end or raw[stop] != _TAG_2:
         return _UNUSUAL
-    values = _read_only_field(raw, stop, end)
-    only = values and _read_only_field(raw, values[1], end)
+    values = read_only_field(raw, stop, end)
+    only = values and read_only_field(raw, values[1], end)
     if not only or only[1] == end:
         return _UNUSUAL
-    shape = _decode_shape(bytes(raw[begin + 2 : stop]))
+    shape = cached_shape(bytes(raw[begin + 2 : stop]))
     field, begin = only
     if field in NUMBERS:
         array = _decode_numbers(raw, field, [(_BYTES, (begin, end))])
@@ -204,7 +204,8 @@ def decode_shape(raw: memoryview, span: _Span) -> tuple[int, ...]:
 
 
 @functools.lru_cache(256)
-def _decode_shape(raw: bytes) -> tuple[int, ...]:
+def cached_shape(raw: bytes) -> tuple[int, ...]:
+    """Returns the shape that a whole serialized `Shape` has; those that are usual are known."""
     return decode_shape(memoryview(raw), (0, len(raw)))
 
 
@@ -243,7 +244,7 @@ def _decode_numbers(raw: memoryview, field: int, found: list[tuple[int, _Span]])
     return from_varints(field, varints.decode_array(np.frombuffer(packed, np.uint8)))
 
 
-def _read_only_field(raw: memoryview, begin: int, end: int) -> tuple[int, int] | None:
+def read_only_field(raw: memoryview, begin: int, end: int) -> tuple[int, int] | None:
     """Returns the field and where its bytes begin, of a message that is one string or submessage."""
     if end - begin < 2:
         return None

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from envlogger.riegeli import automaton, compression, record_templates, varints
 from envlogger.riegeli.automaton import Kind
+from envlogger.riegeli.buffers import Buffers
 from envlogger.riegeli.records import Records
 from envlogger.riegeli.varints import Bytes, Ints
 
@@ -52,49 +53,40 @@ def decode(data: memoryview, num_records: int, decoded_size: int, max_visits: in
     size, begin = varints.read(data, 1)
     if size > len(data) - begin:
         raise ValueError(f"the header takes {size} bytes; the chunk ends before")
-    header = _Header(decompress(data[begin : begin + size]))
-    buffers, stop = header.read_buffers(data, begin + size, decompress)
+    bucket_sizes, buffer_sizes, structure = _read_header(decompress(data[begin : begin + size]))
+    buckets, stop = _take(data, begin + size, bucket_sizes)
+    buffers = Buffers(decompress.each(buckets), buffer_sizes)
     transitions = decompress(data[stop:]).tobytes()
 
     # Visits of real chunks make a byte at least, or they end a record, or follow a transition.
     likely = _VISITS_BUDGET + 2 * (decoded_size + num_records + len(transitions))
-    visits = header.automaton.run(transitions, min(max_visits, likely))
-    parts = header.nodes, visits, buffers, header.buffer_sizes
-    records = record_templates.assemble(*parts, num_records, decoded_size)
-    return records or _Assembly(*parts).join(num_records, decoded_size)
+    visits, groups = structure.visit(transitions, min(max_visits, likely))
+    records = structure.assemble(groups, buffers, num_records, decoded_size)
+    if records is None:
+        assembly = _Assembly(structure.nodes, visits, buffers.join(), buffer_sizes)
+        records = assembly.join(num_records, decoded_size)
+    return records
 
 
-class _Header:
-    def __init__(self, data: Bytes) -> None:
-        raw = data.data
-        num_buckets, position = varints.read(raw, 0)
-        num_buffers, position = varints.read(raw, position)
-        self.bucket_sizes, position = varints.read_array(data, position, num_buckets)
-        self.buffer_sizes, position = varints.read_array(data, position, num_buffers)
-        self.nodes, self.automaton, position = automaton.read(data, position, num_buffers)
-        if position != len(data):
-            raise ValueError("the header goes on behind its end")
+def _read_header(data: Bytes) -> tuple[Ints, Ints, record_templates.Structure]:
+    """Returns the sizes of buckets and buffers, and the structure that follows them."""
+    num_buckets, position = varints.read(data.data, 0)
+    num_buffers, position = varints.read(data.data, position)
+    bucket_sizes, position = varints.read_array(data, position, num_buckets)
+    buffer_sizes, position = varints.read_array(data, position, num_buffers)
+    structure = record_templates.read_structure(data[position:], num_buffers)
+    return bucket_sizes, buffer_sizes, structure
 
-    def read_buffers(
-        self, data: memoryview, position: int, decompress: compression.Decompressor
-    ) -> tuple[Bytes, int]:
-        """Returns all buffers, one behind the other, and the position behind the buckets."""
-        buckets = []
-        for size in self.bucket_sizes.tolist():
-            if size > len(data) - position:
-                raise ValueError(f"a bucket takes {size} bytes; the chunk ends before")
-            buckets.append(data[position : position + size])
-            position += size
-        joined, sizes = decompress.join(buckets)
-        if self.buffer_sizes.max(initial=0) > len(joined) or self.buffer_sizes.sum() != len(joined):
-            raise ValueError(
-                f"the buffers have other sizes than the {len(joined)} bytes of buckets"
-            )
-        # Buffers do not lie across buckets.
-        ends = np.cumsum(sizes, dtype=np.int64)
-        if not np.isin(ends, np.append(np.cumsum(self.buffer_sizes), 0)).all():
-            raise ValueError("a buffer is in two buckets")
-        return joined, position
+
+def _take(data: memoryview, position: int, sizes: Ints) -> tuple[list[memoryview], int]:
+    """Returns the buckets that begin at a position, and the position behind them."""
+    buckets = []
+    for size in sizes.tolist():
+        if size > len(data) - position:
+            raise ValueError(f"a bucket takes {size} bytes; the chunk ends before")
+        buckets.append(data[position : position + size])
+        position += size
+    return buckets, position
 
 
 class _Assembly:

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 _MAX_LENGTH = 10  # of 64 bits
+# Fewer are read faster one by one.
+_FEW = 16
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -59,11 +61,20 @@ def read_array(data: Bytes, position: int, count: int) -> tuple[Ints, int]:
         raise ValueError(
             f"expected {count} varints at {position}, got {len(data) - position} bytes"
         )
-    ends = np.flatnonzero(data[position:] < 0x80)[:count] + 1
-    if len(ends) < count:
-        raise ValueError(f"expected {count} varints at {position}, got {len(ends)}")
-    stop = position + int(ends[-1]) if count else position
-    values = decode_array(data[position:stop]).view(np.int64)
+    if count <= _FEW:
+        raw = data.data
+        found = []
+        stop = position
+        for _ in range(count):
+            value, stop = read(raw, stop)
+            found.append(value)
+        values = np.array(found, np.uint64).view(np.int64)
+    else:
+        ends = np.flatnonzero(data[position:] < 0x80)[:count] + 1
+        if len(ends) < count:
+            raise ValueError(f"expected {count} varints at {position}, got {len(ends)}")
+        stop = position + int(ends[-1])
+        values = decode_array(data[position:stop]).view(np.int64)
     if count and values.min() < 0:
         raise ValueError(f"a size at {position} is above 2**63 - 1")
     return values, stop
