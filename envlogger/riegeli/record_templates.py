@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +33,11 @@ _MAX_TABLE = 1 << 23
 # Values of more bytes are copied one by one.
 _LARGE = 2048
 
-# So much is kept of so many structures: up to 1 MiB and the nodes of each.
+# So many structures are kept, if they are small, and about so much of what belongs to each.
 _KEPT_STRUCTURES = 8
+_LARGEST_STRUCTURE = 1 << 15
 _KEPT_BYTES = 1 << 20
-_LARGEST_KEPT = 1 << 15
+_LARGEST_KEPT = 1 << 17
 
 
 class _Gap(NamedTuple):
@@ -112,8 +113,50 @@ class _Group(NamedTuple):
     rows: Ints
 
 
+class Plan:
+    """What the transitions of a chunk say about its records.
+
+    Args:
+      visits: The nodes that are visited, in order.
+      groups: The records by their paths; none where there are no templates for them.
+      num_buffers: How many buffers there are.
+
+    Attributes:
+      visits: As passed.
+      groups: As passed.
+      taken: What is taken from each buffer before each record, in bytes or strings, and before the end;
+        int64 of shape (records + 1, buffers).
+      has_strings: The buffers that strings are taken from; bool (buffers,).
+      nbytes: About how many bytes of memory it takes.
+    """
+
+    def __init__(self, visits: Visits, groups: list[_Group], num_buffers: int) -> None:
+        self.visits = visits
+        num_records = sum(len(group.rows) for group in groups)
+        if num_records * num_buffers > _MAX_TABLE:
+            groups, num_records = [], 0
+        self.taken = np.zeros((num_records + 1, num_buffers), np.int64)
+        self.has_strings = np.zeros(num_buffers, np.bool_)
+        has_others = np.zeros(num_buffers, np.bool_)
+        for group in groups:
+            self.taken[group.rows + 1] = group.path.takes
+            self.has_strings |= group.path.has_strings
+            has_others |= group.path.has_others
+        np.cumsum(self.taken, axis=0, out=self.taken)
+        self.groups = [] if (self.has_strings & has_others).any() else groups
+        self.nbytes = 2 * visits.nbytes + self.taken.nbytes
+
+
 class _IrregularError(Exception):
     """There are no templates for this chunk; whether it is damaged is not known."""
+
+
+class _Part(NamedTuple):
+    """Records of one template."""
+
+    path: _Path
+    template: _Template
+    rows: Ints
 
 
 class Structure:
@@ -135,54 +178,51 @@ class Structure:
         self._visitor = visitor
         self._num_buffers = num_buffers
         self._prefix_sizes = np.maximum(nodes.prefix_size, nodes.message_tag_size)
-        self._known: dict[bytes, tuple[Visits, list[_Group]]] = {}
+        self._plans: dict[bytes, Plan] = {}
         self._paths: dict[bytes, _Path] = {}
         self._left = _KEPT_BYTES
 
-    def visit(self, transitions: bytes, max_visits: int) -> tuple[Visits, list[_Group]]:
-        """Returns the nodes that are visited, and the groups of records; none if they are irregular.
+    def plan(self, transitions: bytes, max_visits: int) -> Plan:
+        """Returns what transitions lead to.
 
         Raises:
-          ValueError: There are more than `max_visits`, or a transition leads nowhere.
+          ValueError: There are more than `max_visits` of nodes, or a transition leads nowhere.
         """
-        known = self._known.get(transitions)
-        if known is None:
+        found = self._plans.get(transitions)
+        if found is None:
             visits = self._visitor.run(transitions, max_visits)
             try:
                 groups = self._group(visits)
             except _IrregularError:
                 groups = []
-            known = visits, groups
-            size = len(transitions) + 2 * visits.nbytes
+            found = Plan(visits, groups, self._num_buffers)
+            size = len(transitions) + found.nbytes
             if size <= _LARGEST_KEPT:
                 self._make_room(size)
-                self._known[transitions] = known
-        elif len(known[0]) > max_visits:
-            raise ValueError(f"got {len(known[0])} visits of nodes, more than {max_visits}")
-        return known
+                self._plans[transitions] = found
+        elif len(found.visits) > max_visits:
+            raise ValueError(f"got {len(found.visits)} visits of nodes, more than {max_visits}")
+        return found
 
-    def assemble(
-        self, groups: list[_Group], buffers: Buffers, num_records: int, size: int
-    ) -> Records | None:
+    def assemble(self, plan: Plan, buffers: Buffers, num_records: int, size: int) -> Records | None:
         """Returns the records of a chunk; None where they are not alike, or something is wrong.
 
         Args:
-          groups: From `visit`.
-          buffers: Those of the chunk.
+          plan: Of its transitions.
+          buffers: Its buffers.
           num_records: How many records there are.
           size: How many bytes these have.
         """
-        if not groups or sum(len(group.rows) for group in groups) != num_records:
-            return None
-        if num_records * self._num_buffers > _MAX_TABLE:
+        if not plan.groups or len(plan.taken) != num_records + 1:
             return None
         try:
-            chunk = _Chunk(groups, buffers, num_records)
-            made = []
-            for group in groups:
-                for rows, sizes in chunk.split(group):
-                    made.append((self._template(group.path, sizes), rows))
-            return chunk.fill(made, size)
+            chunk = _Chunk(plan, buffers)
+            parts = [
+                _Part(group.path, self._template(group.path, sizes), rows)
+                for group in plan.groups
+                for rows, sizes in chunk.split(group)
+            ]
+            return chunk.fill(parts, size)
         except _IrregularError:
             return None
 
@@ -225,7 +265,7 @@ class Structure:
     def _make_room(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            self._known.clear()
+            self._plans.clear()
             self._paths.clear()
             self._left = _KEPT_BYTES - size
 
@@ -276,32 +316,27 @@ class Structure:
 class _Chunk:
     """Makes the records of one chunk."""
 
-    def __init__(self, groups: list[_Group], buffers: Buffers, num_records: int) -> None:
+    def __init__(self, plan: Plan, buffers: Buffers) -> None:
         self._contents = buffers.contents
-        has_strings = np.any([group.path.has_strings for group in groups], axis=0)
-        if (has_strings & np.any([group.path.has_others for group in groups], axis=0)).any():
+        self._taken = plan.taken
+        if (plan.taken[-1] > buffers.sizes)[~plan.has_strings].any():
             raise _IrregularError
-        # What is taken from each buffer before each record, of shape (records + 1, buffers).
-        taken = np.zeros((num_records + 1, len(buffers.sizes)), np.int64)
-        for group in groups:
-            taken[group.rows + 1] = group.path.takes
-        self._taken = np.cumsum(taken, axis=0, out=taken)
-        if (taken[-1] > buffers.sizes)[~has_strings].any():
-            raise _IrregularError
-        # Of buffers of strings: where each one begins, and their size if they have the same.
-        self._string_begins: dict[int, Ints] = {}
+        # Of buffers of strings: their size if they have the same, else where each one begins.
         self._string_size: dict[int, int] = {}
-        for buffer in np.flatnonzero(has_strings).tolist():
-            self._find_strings(buffer, int(taken[-1, buffer]))
+        self._string_begins: dict[int, Ints] = {}
+        for buffer in np.flatnonzero(plan.has_strings).tolist():
+            self._find_strings(buffer, plan.taken.item(-1, buffer))
 
     def _find_strings(self, buffer: int, count: int) -> None:
+        content = self._contents[buffer]
         try:
-            sizes = varints.string_sizes(self._contents[buffer], count)
+            if size := varints.common_string_size(content, count):
+                self._string_size[buffer] = size
+            else:
+                sizes = varints.string_sizes(content, count)
+                self._string_begins[buffer] = np.append(0, np.cumsum(sizes))
         except ValueError:
             raise _IrregularError from None
-        self._string_begins[buffer] = np.append(0, np.cumsum(sizes))
-        if (sizes == sizes[0]).all():
-            self._string_size[buffer] = int(sizes[0])
 
     def split(self, group: _Group) -> Iterator[tuple[Ints, tuple[int, ...]]]:
         """Yields the parts of a group that have strings of the same sizes, and these sizes."""
@@ -323,38 +358,45 @@ class _Chunk:
         for rows, alike in _alike(group.rows, columns.T):
             yield rows, tuple(alike)
 
-    def fill(self, made: list[tuple[_Template, Ints]], size: int) -> Records:
-        """Returns the records; those of one template are side by side."""
-        if sum(len(rows) * template.size for template, rows in made) != size:
+    def fill(self, parts: list[_Part], size: int) -> Records:
+        """Returns the records; those of one part are side by side."""
+        if sum(len(part.rows) * part.template.size for part in parts) != size:
             raise _IrregularError
         out = np.empty(size, np.uint8)
         begins, ends = np.empty((2, len(self._taken) - 1), np.int64)
         position = 0
-        for template, rows in made:
-            stop = position + len(rows) * template.size
-            region = out[position:stop].reshape(len(rows), template.size)
-            for at, content in template.literals:
+        for part in parts:
+            length = part.template.size
+            stop = position + len(part.rows) * length
+            region = out[position:stop].reshape(len(part.rows), length)
+            for at, content in part.template.literals:
                 region[:, at : at + len(content)] = content
-            taken = self._taken[rows]
-            for gap in template.gaps:
-                self._fill_gap(region, gap, taken[:, gap.buffer] + gap.before)
-            begins[rows] = np.arange(position, stop, template.size) if template.size else position
-            ends[rows] = begins[rows] + template.size
+            self._fill_gaps(region, part)
+            begins[part.rows] = position + np.arange(len(part.rows)) * length
+            ends[part.rows] = begins[part.rows] + length
             position = stop
         return Records(out, begins[::-1], ends[::-1])
 
-    def _fill_gap(self, region: Bytes, gap: _Gap, sources: Ints) -> None:
-        if gap.buffer in self._string_begins:
-            sources = self._string_begins[gap.buffer][sources]
-        content = self._contents[gap.buffer]
-        target = region[:, gap.position : gap.position + gap.size]
-        if gap.size > _LARGE:
-            for row, source in zip(target, sources.tolist(), strict=True):
-                row[:] = content[source : source + gap.size]
-        else:
-            target[:] = _windows(content, gap.size)[sources]
-        if gap.is_varint:
-            target[:, :-1] |= 0x80
+    def _fill_gaps(self, region: Bytes, part: _Part) -> None:
+        count = len(part.rows)
+        taken = self._taken[part.rows]
+        follow_each_other = part.rows.item(-1) - part.rows.item(0) == count - 1
+        for gap in part.template.gaps:
+            content = self._contents[gap.buffer]
+            begins = self._string_begins.get(gap.buffer)
+            unit = self._string_size.get(gap.buffer, 1)
+            target = region[:, gap.position : gap.position + gap.size]
+            if begins is None and follow_each_other:
+                # Then the values lie at equal distances.
+                first = (taken.item(0, gap.buffer) + gap.before) * unit
+                step = part.path.takes.item(gap.buffer) * unit
+                target[:] = np.ndarray((count, gap.size), np.uint8, content, first, (step, 1))
+            else:
+                numbers = taken[:, gap.buffer] + gap.before
+                sources = numbers * unit if begins is None else begins[numbers]
+                _gather(target, content, sources)
+            if gap.is_varint:
+                target[:, :-1] |= 0x80
 
 
 def read_structure(data: Bytes, num_buffers: int) -> Structure:
@@ -368,7 +410,7 @@ def read_structure(data: Bytes, num_buffers: int) -> Structure:
       ValueError: It is damaged.
     """
     raw = data.tobytes()
-    read = _read_structure if len(raw) <= _LARGEST_KEPT else _read_structure.__wrapped__
+    read = _read_structure if len(raw) <= _LARGEST_STRUCTURE else _read_structure.__wrapped__
     return read(raw, num_buffers)
 
 
@@ -378,6 +420,17 @@ def _read_structure(raw: bytes, num_buffers: int) -> Structure:
     if stop != len(raw):
         raise ValueError("the header goes on behind its end")
     return Structure(nodes, visitor, num_buffers)
+
+
+def _gather(target: Bytes, content: Bytes, sources: Ints) -> None:
+    """Copies to each row of `target` the bytes at a position of `content`."""
+    size = target.shape[1]
+    if size > _LARGE:
+        for row, source in zip(target, sources.tolist(), strict=True):
+            row[:] = content[source : source + size]
+    else:
+        windows = np.ndarray((len(content) - size + 1, size), np.uint8, content, strides=(1, 1))
+        target[:] = windows[sources]
 
 
 def _alike(rows: Ints, keys: Ints) -> Iterator[tuple[Ints, list[int]]]:
@@ -390,9 +443,3 @@ def _alike(rows: Ints, keys: Ints) -> Iterator[tuple[Ints, list[int]]]:
         rows, keys = rows[~is_alike], keys[~is_alike]
     if len(rows):
         raise _IrregularError
-
-
-def _windows(array: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
-    """Returns the view of all that is `length` long, by where it begins."""
-    shape = len(array) - length + 1, length
-    return np.ndarray(shape, array.dtype, array, strides=array.strides * 2)

@@ -60,10 +60,10 @@ def decode(data: memoryview, num_records: int, decoded_size: int, max_visits: in
 
     # Visits of real chunks make a byte at least, or they end a record, or follow a transition.
     likely = _VISITS_BUDGET + 2 * (decoded_size + num_records + len(transitions))
-    visits, groups = structure.visit(transitions, min(max_visits, likely))
-    records = structure.assemble(groups, buffers, num_records, decoded_size)
+    plan = structure.plan(transitions, min(max_visits, likely))
+    records = structure.assemble(plan, buffers, num_records, decoded_size)
     if records is None:
-        assembly = _Assembly(structure.nodes, visits, buffers.join(), buffer_sizes)
+        assembly = _Assembly(structure.nodes, plan.visits, buffers.join(), buffer_sizes)
         records = assembly.join(num_records, decoded_size)
     return records
 

@@ -19,7 +19,7 @@ from envlogger.riegeli.records_file import RecordsFile
 _BLOCK_BYTES = 1 << 20
 _BLOCK_VALUES = 256
 # So much is kept of what is read in order.
-_IN_ORDER_BYTES = 8 << 20
+_IN_ORDER_BYTES = 4 << 20
 
 
 class ChunkCache:

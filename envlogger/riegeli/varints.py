@@ -120,13 +120,9 @@ def string_sizes(data: Bytes, count: int) -> Ints:
     Raises:
       ValueError: `data` ends before.
     """
+    if common := common_string_size(data, count):
+        return np.full(count, common)
     raw = data.data
-    size, begin = read(raw, 0)
-    size += begin
-    if size * count == len(data):
-        prefixes = data.reshape(count, size)[:, :begin]
-        if (prefixes == prefixes[0]).all():
-            return np.full(count, size)
     found = []
     position = 0
     try:
@@ -142,6 +138,20 @@ def string_sizes(data: Bytes, count: int) -> Ints:
     if position > len(raw):
         raise ValueError("a string does not end")
     return np.array(found, np.int64)
+
+
+def common_string_size(data: Bytes, count: int) -> int | None:
+    """Returns how many bytes each of these strings takes if that is the same, and they fill `data`.
+
+    Raises:
+      ValueError: The size of the first one does not end.
+    """
+    size, begin = read(data.data, 0)
+    size += begin
+    if size * count != len(data):
+        return None
+    prefixes = data.reshape(count, size)[:, :begin]
+    return size if (prefixes == prefixes[0]).all() else None
 
 
 def lengths_of(values: Ints) -> Ints:
