@@ -23,8 +23,10 @@ from envlogger.riegeli.buffers import Buffers
 from envlogger.riegeli.records import Records
 from envlogger.riegeli.varints import Bytes, Ints
 
-# With more kinds of records than that it takes longer than without templates.
+# With more kinds of records than that it takes longer than without templates,
 _MAX_GROUPS = 64
+# and if fewer records than that have one that was not known before.
+_LEAST_RECORDS = 8
 # Of all templates together: they are made node by node.
 _MAX_NODES = 1 << 17
 _MAX_BUFFERS = 1 << 12
@@ -38,6 +40,11 @@ _KEPT_STRUCTURES = 8
 _LARGEST_STRUCTURE = 1 << 15
 _KEPT_BYTES = 1 << 20
 _LARGEST_KEPT = 1 << 17
+
+# As integers, which take less time to compare.
+_SUBMESSAGE_START, _SUBMESSAGE_END, _VARINT, _STRING = map(
+    int, (Kind.SUBMESSAGE_START, Kind.SUBMESSAGE_END, Kind.VARINT, Kind.STRING)
+)
 
 
 class _Gap(NamedTuple):
@@ -177,7 +184,6 @@ class Structure:
         self.nodes = nodes
         self._visitor = visitor
         self._num_buffers = num_buffers
-        self._prefix_sizes = np.maximum(nodes.prefix_size, nodes.message_tag_size)
         self._plans: dict[bytes, Plan] = {}
         self._paths: dict[bytes, _Path] = {}
         self._left = _KEPT_BYTES
@@ -197,7 +203,7 @@ class Structure:
                 groups = []
             found = Plan(visits, groups, self._num_buffers)
             size = len(transitions) + found.nbytes
-            if size <= _LARGEST_KEPT:
+            if found.groups and size <= _LARGEST_KEPT:
                 self._make_room(size)
                 self._plans[transitions] = found
         elif len(found.visits) > max_visits:
@@ -218,11 +224,16 @@ class Structure:
         try:
             chunk = _Chunk(plan, buffers)
             parts = [
-                _Part(group.path, self._template(group.path, sizes), rows)
+                (group.path, sizes, rows)
                 for group in plan.groups
                 for rows, sizes in chunk.split(group)
             ]
-            return chunk.fill(parts, size)
+            new = sum(sizes not in path.templates for path, sizes, _ in parts)
+            _check_pays(new, num_records)
+            return chunk.fill(
+                [_Part(path, self._template(path, sizes), rows) for path, sizes, rows in parts],
+                size,
+            )
         except _IrregularError:
             return None
 
@@ -238,6 +249,7 @@ class Structure:
             if len(rows_of) > _MAX_GROUPS:
                 raise _IrregularError
             start = stop
+        _check_pays(sum(key not in self._paths for key in rows_of), len(stops))
         if sum(map(len, rows_of)) > _MAX_NODES * visits.itemsize:
             raise _IrregularError
         return [_Group(self._path(key), np.array(rows)) for key, rows in rows_of.items()]
@@ -269,9 +281,19 @@ class Structure:
             self._paths.clear()
             self._left = _KEPT_BYTES - size
 
+    @functools.cached_property
+    def _nodes(self) -> tuple[list[int], list[int], list[int], list[bytes]]:
+        """Kinds, buffers, widths and prefixes of the nodes: lists take less time, one by one."""
+        nodes = self.nodes
+        sizes = np.maximum(nodes.prefix_size, nodes.message_tag_size).tolist()
+        raw = nodes.prefix.tobytes()
+        width = nodes.prefix.shape[1]
+        prefixes = [raw[i * width : i * width + size] for i, size in enumerate(sizes)]
+        return nodes.kind.tolist(), nodes.buffer.tolist(), nodes.width.tolist(), prefixes
+
     def _make_template(self, path: _Path, sizes: tuple[int, ...]) -> _Template:
         """Runs through the path as for one record, from its end to its begin."""
-        nodes = self.nodes
+        kinds, buffers, widths, prefixes = self._nodes
         string_sizes = iter(sizes)
         before: collections.Counter[int] = collections.Counter()
         pieces: list[bytes] = []
@@ -281,26 +303,25 @@ class Structure:
         open_messages: list[tuple[int, bytes]] = []
         total = 0
         for node in path.path:
-            kind, buffer = nodes.kind[node], int(nodes.buffer[node])
-            prefix = nodes.prefix[node, : self._prefix_sizes[node]].tobytes()
-            if kind == Kind.SUBMESSAGE_END:
+            kind, prefix, buffer = kinds[node], prefixes[node], buffers[node]
+            if kind == _SUBMESSAGE_END:
                 open_messages.append((total, prefix))
                 continue
-            if kind == Kind.SUBMESSAGE_START:
+            if kind == _SUBMESSAGE_START:
                 if not open_messages:
                     raise _IrregularError
                 end, prefix = open_messages.pop()
                 prefix += varints.encode(total - end)
             elif buffer >= 0:
-                size = next(string_sizes) if kind == Kind.STRING else int(nodes.width[node])
+                size = next(string_sizes) if kind == _STRING else widths[node]
                 if size > _LARGE:
                     literals.append((total, b"".join(reversed(pieces))))
                     pieces = []
                 else:
                     pieces.append(bytes(size))
                 total += size
-                gaps.append(_Gap(total, size, buffer, before[buffer], kind == Kind.VARINT))
-                before[buffer] += 1 if kind == Kind.STRING else size
+                gaps.append(_Gap(total, size, buffer, before[buffer], kind == _VARINT))
+                before[buffer] += 1 if kind == _STRING else size
             pieces.append(prefix)
             total += len(prefix)
         if open_messages:
@@ -420,6 +441,12 @@ def _read_structure(raw: bytes, num_buffers: int) -> Structure:
     if stop != len(raw):
         raise ValueError("the header goes on behind its end")
     return Structure(nodes, visitor, num_buffers)
+
+
+def _check_pays(new: int, num_records: int) -> None:
+    """Lets go of a chunk that needs too many templates, or paths, which are not there yet."""
+    if new > max(1, num_records // _LEAST_RECORDS):
+        raise _IrregularError
 
 
 def _gather(target: Bytes, content: Bytes, sources: Ints) -> None:

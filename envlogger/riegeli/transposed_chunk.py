@@ -13,6 +13,8 @@ would take Python a microsecond or more; so it is done for all records at once, 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,35 +49,64 @@ def decode(data: memoryview, num_records: int, decoded_size: int, max_visits: in
     Raises:
       ValueError: It is damaged, or does not hold what the header says.
     """
+    return decompress(data, num_records, decoded_size, max_visits)()
+
+
+def decompress(
+    data: memoryview, num_records: int, decoded_size: int, max_visits: int
+) -> Callable[[], Records]:
+    """Does of `decode` what needs no interpreter, as a rule; returns what does the rest.
+
+    Both raise what `decode` does.
+    """
     if not len(data):
         raise ValueError("the chunk is empty")
-    decompress = compression.Decompressor(data[0], _BUDGET + 4 * decoded_size + 16 * num_records)
+    decompressor = compression.Decompressor(data[0], _BUDGET + 4 * decoded_size + 16 * num_records)
     size, begin = varints.read(data, 1)
     if size > len(data) - begin:
         raise ValueError(f"the header takes {size} bytes; the chunk ends before")
-    bucket_sizes, buffer_sizes, structure = _read_header(decompress(data[begin : begin + size]))
+    header = decompressor(data[begin : begin + size])
+    bucket_sizes, buffer_sizes, structure = _read_sizes(header)
     buckets, stop = _take(data, begin + size, bucket_sizes)
-    buffers = Buffers(decompress.each(buckets), buffer_sizes)
-    transitions = decompress(data[stop:]).tobytes()
-
+    buffers = Buffers(decompressor.each(buckets), buffer_sizes)
+    transitions = decompressor(data[stop:]).tobytes()
     # Visits of real chunks make a byte at least, or they end a record, or follow a transition.
     likely = _VISITS_BUDGET + 2 * (decoded_size + num_records + len(transitions))
-    plan = structure.plan(transitions, min(max_visits, likely))
+    return functools.partial(
+        _assemble,
+        structure,
+        buffers,
+        transitions,
+        num_records,
+        decoded_size,
+        min(max_visits, likely),
+    )
+
+
+def _assemble(
+    header: Bytes,
+    buffers: Buffers,
+    transitions: bytes,
+    num_records: int,
+    decoded_size: int,
+    max_visits: int,
+) -> Records:
+    structure = record_templates.read_structure(header, len(buffers.sizes))
+    plan = structure.plan(transitions, max_visits)
     records = structure.assemble(plan, buffers, num_records, decoded_size)
     if records is None:
-        assembly = _Assembly(structure.nodes, plan.visits, buffers.join(), buffer_sizes)
+        assembly = _Assembly(structure.nodes, plan.visits, buffers.join(), buffers.sizes)
         records = assembly.join(num_records, decoded_size)
     return records
 
 
-def _read_header(data: Bytes) -> tuple[Ints, Ints, record_templates.Structure]:
-    """Returns the sizes of buckets and buffers, and the structure that follows them."""
-    num_buckets, position = varints.read(data.data, 0)
-    num_buffers, position = varints.read(data.data, position)
-    bucket_sizes, position = varints.read_array(data, position, num_buckets)
-    buffer_sizes, position = varints.read_array(data, position, num_buffers)
-    structure = record_templates.read_structure(data[position:], num_buffers)
-    return bucket_sizes, buffer_sizes, structure
+def _read_sizes(header: Bytes) -> tuple[Ints, Ints, Bytes]:
+    """Returns the sizes of buckets and buffers, and what follows them."""
+    num_buckets, position = varints.read(header.data, 0)
+    num_buffers, position = varints.read(header.data, position)
+    bucket_sizes, position = varints.read_array(header, position, num_buckets)
+    buffer_sizes, position = varints.read_array(header, position, num_buffers)
+    return bucket_sizes, buffer_sizes, header[position:]
 
 
 def _take(data: memoryview, position: int, sizes: Ints) -> tuple[list[memoryview], int]:

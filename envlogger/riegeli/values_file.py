@@ -19,7 +19,7 @@ from envlogger.riegeli.records_file import RecordsFile
 _BLOCK_BYTES = 1 << 20
 _BLOCK_VALUES = 256
 # So much is kept of what is read in order.
-_IN_ORDER_BYTES = 4 << 20
+_IN_ORDER_BYTES = 2 << 20
 
 
 class ChunkCache:
@@ -59,24 +59,36 @@ class ChunkCache:
                 self._chunks.move_to_end(key)
                 self.last = found
                 return found
+            self._drop_passed(path, chunk)
         found = ValueChunk(path, chunk, read(chunk))
         with self._lock:
             self.last = found
             if key not in self._chunks:
                 self._bytes += chunk.decoded_size
             self._chunks[key] = found
-            # Read in order, a chunk is done with when the next one comes. To use its memory again is
-            # cheaper than to take other memory.
-            before = self._read_last
-            self._read_last = path, chunk.begin, chunk.end
-            is_in_order = before[0] == path and before[2] == chunk.begin
-            if is_in_order and self._bytes > _IN_ORDER_BYTES:
-                passed = self._chunks.pop(before[:2], None)
-                self._bytes -= passed.decoded_size if passed else 0
             while self._bytes > self._max_bytes and len(self._chunks) > 1:
-                _, oldest = self._chunks.popitem(last=False)
-                self._bytes -= oldest.decoded_size
+                self._drop(next(iter(self._chunks)))
         return found
+
+    def _drop_passed(self, path: Path, chunk: chunks.Chunk) -> None:
+        """Drops the chunk before `chunk` if that was read just now.
+
+        Read in order, a chunk is done with when the next one comes. To use its memory again is cheaper
+        than to take other memory.
+        """
+        before = self._read_last
+        self._read_last = path, chunk.begin, chunk.end
+        if (
+            before[0] == path
+            and before[2] == chunk.begin
+            and before[:2] in self._chunks
+            and self._bytes > _IN_ORDER_BYTES
+        ):
+            self.last = None
+            self._drop(before[:2])
+
+    def _drop(self, key: tuple[Path, int]) -> None:
+        self._bytes -= self._chunks.pop(key).decoded_size
 
     def clear(self) -> None:
         """Forgets all chunks."""
@@ -134,7 +146,7 @@ class ValuesFile(RecordsFile):
     def _read_chunk(self, chunk: chunks.Chunk) -> Records:
         with self._ahead_lock:
             pending = self._ahead.take(self, chunk)
-        return pending.result() if pending else self.read(chunk)
+        return pending.result()() if pending else self.read(chunk)
 
 
 class ValueChunk:
