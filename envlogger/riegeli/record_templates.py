@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -228,8 +228,10 @@ class Structure:
                 for group in plan.groups
                 for rows, sizes in chunk.split(group)
             ]
-            new = sum(sizes not in path.templates for path, sizes, _ in parts)
-            _check_pays(new, num_records)
+            new = [part[:2] for part in parts if part[1] not in part[0].templates]
+            if _are_too_many(new, num_records):
+                self._template(*new[0])
+                return None
             return chunk.fill(
                 [_Part(path, self._template(path, sizes), rows) for path, sizes, rows in parts],
                 size,
@@ -249,7 +251,10 @@ class Structure:
             if len(rows_of) > _MAX_GROUPS:
                 raise _IrregularError
             start = stop
-        _check_pays(sum(key not in self._paths for key in rows_of), len(stops))
+        new = [key for key in rows_of if key not in self._paths]
+        if _are_too_many(new, len(stops)):
+            self._path(new[0])
+            raise _IrregularError
         if sum(map(len, rows_of)) > _MAX_NODES * visits.itemsize:
             raise _IrregularError
         return [_Group(self._path(key), np.array(rows)) for key, rows in rows_of.items()]
@@ -443,10 +448,12 @@ def _read_structure(raw: bytes, num_buffers: int) -> Structure:
     return Structure(nodes, visitor, num_buffers)
 
 
-def _check_pays(new: int, num_records: int) -> None:
-    """Lets go of a chunk that needs too many templates, or paths, which are not there yet."""
-    if new > max(1, num_records // _LEAST_RECORDS):
-        raise _IrregularError
+def _are_too_many(new: Sequence[Any], num_records: int) -> bool:
+    """Returns whether making so many new paths or templates takes longer than it saves.
+
+    One of them is made nevertheless: so all are known in time, where chunks are few records.
+    """
+    return len(new) > max(1, num_records // _LEAST_RECORDS)
 
 
 def _gather(target: Bytes, content: Bytes, sources: Ints) -> None:
