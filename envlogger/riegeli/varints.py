@@ -34,13 +34,18 @@ def read(data: bytes | memoryview, position: int) -> tuple[int, int]:
       ValueError: It is too long, or `data` ends in it.
     """
     value = shift = 0
-    for i in range(position, min(position + _MAX_LENGTH, len(data))):
-        byte = data[i]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, i + 1
-        shift += 7
-    raise ValueError(f"a varint at {position} does not end")
+    begin = position
+    try:
+        while shift < 7 * _MAX_LENGTH:
+            byte = data[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value & 0xFFFFFFFFFFFFFFFF, position
+            shift += 7
+    except IndexError:
+        pass
+    raise ValueError(f"a varint at {begin} does not end")
 
 
 def read_array(data: Bytes, position: int, count: int) -> tuple[Ints, int]:
