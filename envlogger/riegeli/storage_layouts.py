@@ -16,7 +16,7 @@ from envlogger.riegeli.varints import Bytes, Ints
 _MAX_DEPTH = 50
 # Of larger ones, what is not values takes too long to compare.
 _MAX_LEAVES = 1000
-_MAX_STRUCTURE = 1 << 14
+_MAX_STRUCTURE = 1 << 12
 
 _CONTAINERS: dict[int, type[Any]] = {
     storage.ARRAY: list,

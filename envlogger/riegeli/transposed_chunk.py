@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.riegeli import automaton, compression, record_templates, varints
+from envlogger.riegeli import automaton, chunk_structure, compression, varints
 from envlogger.riegeli.automaton import Kind
 from envlogger.riegeli.buffers import Buffers
 from envlogger.riegeli.records import Records
@@ -91,7 +91,7 @@ def _assemble(
     decoded_size: int,
     max_visits: int,
 ) -> Records:
-    structure = record_templates.read_structure(header, len(buffers.sizes))
+    structure = chunk_structure.read_structure(header, len(buffers.sizes))
     plan = structure.plan(transitions, max_visits)
     records = structure.assemble(plan, buffers, num_records, decoded_size)
     if records is None:

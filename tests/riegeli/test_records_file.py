@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from envlogger import errors
 from envlogger.riegeli import (
+    chunk_structure,
     chunk_writer,
     chunks,
     record_templates,
@@ -84,7 +85,16 @@ def test_records_of_real_files(path):
 
 @pytest.mark.parametrize("path", samples.with_records(), ids=lambda path: path.stem)
 def test_records_that_are_not_alike_need_no_templates(path, monkeypatch):
-    monkeypatch.setattr(record_templates.Structure, "assemble", lambda *arguments: None)
+    monkeypatch.setattr(chunk_structure.Structure, "assemble", lambda *arguments: None)
+    expected = samples.records_of(path)
+    assert [record for _, record in _read(path)[0][: len(expected)]] == expected
+
+
+@pytest.mark.parametrize("few", [0, 1 << 30])
+@pytest.mark.parametrize("path", samples.with_records(), ids=lambda path: path.stem)
+def test_few_records_are_made_as_many_are(path, few, monkeypatch):
+    monkeypatch.setattr(chunk_structure, "_FEW_RECORDS", few)
+    monkeypatch.setattr(chunk_structure, "_are_too_many", lambda new, num_records: False)
     expected = samples.records_of(path)
     assert [record for _, record in _read(path)[0][: len(expected)]] == expected
 
@@ -104,17 +114,17 @@ def _refuse(*arguments):
 
 
 def test_what_chunks_have_in_common_is_found_out_once(monkeypatch):
-    record_templates._read_structure.cache_clear()
+    chunk_structure._read_structure.cache_clear()
     path = next(samples.log("catch_default").glob("*/steps.riegeli"))
     expected = _read(path)
-    monkeypatch.setattr(record_templates.Structure, "__init__", _refuse)
-    monkeypatch.setattr(record_templates.Structure, "_make_template", _refuse)
+    monkeypatch.setattr(chunk_structure.Structure, "__init__", _refuse)
+    monkeypatch.setattr(record_templates.Maker, "make", _refuse)
     assert _read(path) == expected
 
 
 def test_templates_are_learnt_where_chunks_have_few_records(monkeypatch):
-    record_templates._read_structure.cache_clear()
-    monkeypatch.setattr(record_templates, "_LEAST_RECORDS", 1 << 30)
+    chunk_structure._read_structure.cache_clear()
+    monkeypatch.setattr(chunk_structure, "_LEAST_RECORDS", 1 << 30)
     path = next(samples.log("images").glob("*/steps.riegeli"))
     with records_file.RecordsFile(path) as file:
         chunk = [chunk for chunk in file.scan() if chunk.num_records][1]
@@ -127,19 +137,19 @@ def test_templates_are_learnt_where_chunks_have_few_records(monkeypatch):
 
 @pytest.mark.parametrize("path", samples.with_records(), ids=lambda path: path.stem)
 def test_what_is_kept_of_chunks_may_be_nothing(path, monkeypatch):
-    record_templates._read_structure.cache_clear()
-    monkeypatch.setattr(record_templates, "_KEPT_BYTES", 1)
+    chunk_structure._read_structure.cache_clear()
+    monkeypatch.setattr(chunk_structure, "_KEPT_BYTES", 1)
     expected = samples.records_of(path)
     for _ in range(2):
         assert [record for _, record in _read(path)[0][: len(expected)]] == expected
 
 
 def test_what_is_kept_of_chunks_has_a_bound(monkeypatch):
-    record_templates._read_structure.cache_clear()
-    monkeypatch.setattr(record_templates, "_KEPT_BYTES", 5000)
+    chunk_structure._read_structure.cache_clear()
+    monkeypatch.setattr(chunk_structure, "_KEPT_BYTES", 5000)
     for path in samples.with_records():
         _read(path)
-    kept = [found for found in gc.get_objects() if isinstance(found, record_templates.Structure)]
+    kept = [found for found in gc.get_objects() if isinstance(found, chunk_structure.Structure)]
     assert any(structure._plans or structure._paths for structure in kept)
     for structure in kept:
         plans, paths = structure._plans, structure._paths
