@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 import collections
 import itertools
 import os
@@ -72,7 +73,7 @@ class RiegeliBackendReader(backend_reader.BackendReader):
         self._shards = log.open_shards(self._directory, max_chunk_bytes)
         counts = [len(shard.positions) for shard in self._shards]
         # The index of the first step of each shard, and the number of all steps.
-        self._shard_starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._first_steps = [0, *itertools.accumulate(counts)]
         self._known_episodes: _Episodes | None = None
         self._open()
 
@@ -124,32 +125,26 @@ class RiegeliBackendReader(backend_reader.BackendReader):
         return twin
 
     def _get_num_steps(self) -> int:
-        return int(self._shard_starts[-1])
+        return self._first_steps[-1]
 
     def _get_num_episodes(self) -> int:
         return len(self._episodes().starts)
 
     def _get_nth_step(self, i: int) -> step_data.StepData:
-        shard = int(np.searchsorted(self._shard_starts, i, side="right")) - 1
-        position = int(self._shards[shard].positions[i - self._shard_starts[shard]])
-        return next(self._read_steps(shard, [position]))
+        shard = bisect.bisect_right(self._first_steps, i) - 1
+        position = self._shards[shard].positions.item(i - self._first_steps[shard])
+        return _read_step(self._file(shard, log.STEPS), position)
 
     def _scan_steps(self, indices: range) -> Iterator[step_data.StepData]:
-        shards = np.searchsorted(self._shard_starts, indices, side="right") - 1
+        shards = np.searchsorted(self._first_steps, indices, side="right") - 1
         changes = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(indices)]
         for start, stop in itertools.pairwise(changes):
             if start < stop:
                 shard = int(shards[start])
-                local = np.array(indices[start:stop]) - self._shard_starts[shard]
-                yield from self._read_steps(shard, self._shards[shard].positions[local].tolist())
-
-    def _read_steps(self, shard: int, positions: list[int]) -> Iterator[step_data.StepData]:
-        file = self._file(shard, log.STEPS)
-        try:
-            for position, value in zip(positions, file.read_values(positions), strict=True):
-                yield _to_step_data(value, file, position)
-        except chunks.TruncatedError:
-            raise file.corrupt(file.size, "the file has become shorter") from None
+                local = np.array(indices[start:stop]) - self._first_steps[shard]
+                file = self._file(shard, log.STEPS)
+                for position in self._shards[shard].positions[local].tolist():
+                    yield _read_step(file, position)
 
     def _get_nth_episode_info(
         self, i: int, include_metadata: bool = False
@@ -164,8 +159,7 @@ class RiegeliBackendReader(backend_reader.BackendReader):
 
     def _read_episode_metadata(self, shard: int, position: int) -> Any:
         try:
-            (metadata,) = self._file(shard, log.EPISODE_METADATA).read_values([position])
-            return metadata
+            return self._file(shard, log.EPISODE_METADATA).read_value(position)
         except (FileNotFoundError, chunks.TruncatedError):
             path = self._shards[shard].path / log.EPISODE_METADATA
             warnings.warn(
@@ -199,11 +193,9 @@ class RiegeliBackendReader(backend_reader.BackendReader):
     def _find_episodes(self) -> _Episodes:
         found = [_Episodes(*(np.empty(0, np.int64) for _ in _Episodes._fields))]
         for i, shard in enumerate(self._shards):
-            first, stop = self._shard_starts[i : i + 2]
+            first, stop = self._first_steps[i : i + 2]
             starts = shard.episode_starts + first
-            more = self._find_starts(
-                i, int(starts[-1]) + 1 if len(starts) else int(first), int(stop)
-            )
+            more = self._find_starts(i, int(starts[-1]) + 1 if len(starts) else first, stop)
             starts = np.concatenate([starts, more])
             found.append(
                 _Episodes(
@@ -254,7 +246,11 @@ class _Episodes(NamedTuple):
     metadata_positions: Ints
 
 
-def _to_step_data(value: Any, file: values_file.ValuesFile, position: int) -> step_data.StepData:
+def _read_step(file: values_file.ValuesFile, position: int) -> step_data.StepData:
+    try:
+        value = file.read_value(position)
+    except chunks.TruncatedError:
+        raise file.corrupt(file.size, "the file has become shorter") from None
     try:
         timestep, action, custom_data = value
         step_type, reward, discount, observation = timestep

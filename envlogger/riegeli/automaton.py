@@ -29,6 +29,8 @@ class Kind(enum.IntEnum):
 
 Visits = npt.NDArray[np.int32]
 
+_NODE_BYTES = np.dtype(np.int32).itemsize
+
 # So many transitions are looked up at once.
 _AT_ONCE = 16
 
@@ -115,32 +117,33 @@ class Automaton:
         """
         if len(transitions) > max_visits:
             raise ValueError(f"got {len(transitions)} transitions, more than {max_visits}")
-        moves: dict[tuple[int, int], tuple[list[int], int]] = {}
-        runs: dict[tuple[int, bytes], tuple[Visits, int]] = {}
+        # As bytes, which are joined fast.
+        moves: dict[tuple[int, int], tuple[bytes, int]] = {}
+        runs: dict[tuple[int, bytes], tuple[bytes, int]] = {}
         nodes, base = self._follow(self._first, 0, max_visits)
-        taken = [np.array(nodes, np.int32)]
-        left = max_visits - len(nodes)
+        visits = [nodes]
+        left = max_visits * _NODE_BYTES - len(nodes)
         for i in range(0, len(transitions), _AT_ONCE):
             key = base, transitions[i : i + _AT_ONCE]
             run = runs.get(key)
             if run is None:
-                nodes = []
+                pieces = []
                 for byte in key[1]:
                     move = moves.get((base, byte))
                     if move is None:
-                        move = self._follow(base + (byte >> 2), byte & 3, left)
+                        move = self._follow(base + (byte >> 2), byte & 3, left // _NODE_BYTES)
                         moves[base, byte] = move
-                    nodes += move[0]
+                    pieces.append(move[0])
                     base = move[1]
-                run = runs[key] = np.array(nodes, np.int32), base
-            taken.append(run[0])
+                run = runs[key] = b"".join(pieces), base
+            visits.append(run[0])
             left -= len(run[0])
             if left < 0:
                 raise ValueError(f"got more than {max_visits} visits of nodes")
             base = run[1]
-        return np.concatenate(taken)
+        return np.frombuffer(b"".join(visits), np.int32)
 
-    def _follow(self, node: int, moves: int, max_visits: int) -> tuple[list[int], int]:
+    def _follow(self, node: int, moves: int, max_visits: int) -> tuple[bytes, int]:
         """Returns the nodes visited from one on until a byte is needed, and the base then."""
         following, is_implicit = self._following, self._is_implicit
         if node >= len(following):
@@ -158,7 +161,7 @@ class Automaton:
                 raise ValueError("the automaton runs in a circle")
         if len(nodes) > max_visits:
             raise ValueError("got more visits of nodes than there can be")
-        return nodes, following[node]
+        return np.array(nodes, np.int32).tobytes(), following[node]
 
 
 def read(data: Bytes, position: int, num_buffers: int) -> tuple[Nodes, Automaton, int]:

@@ -18,8 +18,6 @@ BROTLI = ord("b")
 ZSTD = ord("z")
 SNAPPY = ord("s")
 
-_NOTHING = np.empty(0, np.uint8)
-
 
 class Decompressor:
     """Decompresses the blocks of one chunk, within a budget.
@@ -47,31 +45,28 @@ class Decompressor:
         Raises:
           ValueError: The block is damaged, or larger than the budget that is left.
         """
-        return self.join([block])[0]
+        return self.each([block])[0]
 
-    def join(self, blocks: Sequence[memoryview]) -> tuple[varints.Bytes, list[int]]:
-        """Returns blocks, decompressed and joined, and the size of each.
+    def each(self, blocks: Sequence[memoryview]) -> list[varints.Bytes]:
+        """Returns blocks, decompressed.
 
         Raises:
           ValueError: As when one is decompressed.
         """
         if self._decompress is None:
-            joined = blocks[0] if len(blocks) == 1 else b"".join(blocks)
-            return np.frombuffer(joined, np.uint8), [len(block) for block in blocks]
+            return [np.frombuffer(block, np.uint8) for block in blocks]
         starts = [varints.read(block, 0) for block in blocks]
-        sizes = [size for size, _ in starts]
-        self._budget -= sum(sizes)
+        total = sum(size for size, _ in starts)
+        self._budget -= total
         if self._budget < 0:
-            raise ValueError(
-                f"compressed blocks say that they hold {sum(sizes)} bytes, more than fit"
-            )
+            raise ValueError(f"compressed blocks say that they hold {total} bytes, more than fit")
         parts = []
         for block, (size, begin) in zip(blocks, starts, strict=True):
             part = self._decompress(block[begin:], size)
             if len(part) != size:
                 raise ValueError(f"a compressed block holds {len(part)} bytes, but says {size}")
             parts.append(part)
-        return parts[0] if len(parts) == 1 else np.concatenate([_NOTHING, *parts]), sizes
+        return parts
 
 
 def _decompressor(kind: int) -> Callable[[memoryview, int], varints.Bytes]:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from envlogger import closing, memory
 from envlogger.riegeli import chunks, simple_chunk, transposed_chunk
@@ -48,24 +50,41 @@ class RecordsFile(chunks.ChunkFile, closing.Closing):
           CorruptDatasetError: It is damaged.
           MissingExtraError: It is compressed, and the package for that is not installed.
         """
+        return self.decompress(chunk)()
+
+    def decompress(self, chunk: chunks.Chunk) -> Callable[[], Records]:
+        """Does of `read` what needs no interpreter, as a rule; returns what does the rest.
+
+        Both raise what `read` does.
+        """
         if chunk.decoded_size >= memory.LARGE:
             memory.keep_freed()
         data = self.read_data(chunk, verify=self._verify)
-        try:
-            if chunk.type == chunks.TRANSPOSED:
-                return transposed_chunk.decode(
-                    data,
-                    chunk.num_records,
-                    chunk.decoded_size,
-                    self.max_chunk_bytes // _BYTES_PER_VISIT,
-                )
+        if chunk.type == chunks.TRANSPOSED:
+            most_visits = self.max_chunk_bytes // _BYTES_PER_VISIT
+            sizes = chunk.num_records, chunk.decoded_size, most_visits
+            with self._telling(chunk):
+                assemble = transposed_chunk.decompress(data, *sizes)
+            return functools.partial(self._finish, chunk, assemble)
+        with self._telling(chunk):
+            records = Records.none()
             if chunk.type == chunks.SIMPLE:
-                return simple_chunk.decode(data, chunk.num_records, chunk.decoded_size)
-            if chunk.num_records:
+                records = simple_chunk.decode(data, chunk.num_records, chunk.decoded_size)
+            elif chunk.num_records:
                 raise ValueError(f"got a chunk of the type {chunk.type:#x}, expected 0x72 or 0x74")
+        return lambda: records
+
+    def _finish(self, chunk: chunks.Chunk, assemble: Callable[[], Records]) -> Records:
+        with self._telling(chunk):
+            return assemble()
+
+    @contextlib.contextmanager
+    def _telling(self, chunk: chunks.Chunk) -> Iterator[None]:
+        """Makes errors say where the chunk is."""
+        try:
+            yield
         except ValueError as error:
             raise self.corrupt(chunk.begin, str(error)) from error
-        return Records.none()
 
     def read_all(self) -> Iterator[tuple[int, bytes]]:
         """Yields the position and the bytes of each record.

@@ -37,6 +37,7 @@ NUMBERS: dict[int, np.dtype[Any]] = {
     7: np.dtype(np.bool_),
 }
 FLOATS = (1, 2)
+BOOLS = 7
 # Bytes which are arrays, big-endian, in the order in which they are looked for.
 BUFFERS: dict[int, np.dtype[Any]] = {
     15: np.dtype(">f4"),
@@ -82,7 +83,7 @@ def _decode(raw: memoryview, span: _Span, depth: int) -> Any:
     begin, end = span
     if begin == end:
         return None
-    only = _read_only_field(raw, begin, end)
+    only = read_only_field(raw, begin, end)
     if only and DATUM <= only[0] <= DICT:
         return _decode_member(raw, only[0], (only[1], end), depth)
     member = 0
@@ -109,11 +110,12 @@ def _decode_member(raw: memoryview, member: int, span: _Span, depth: int) -> Any
 
 def _decode_dict(raw: memoryview, span: _Span, depth: int) -> dict[Any, Any]:
     decoded: dict[Any, Any] = {}
-    for entry in _spans(raw, span, 1):
-        keys = _spans(raw, entry, 1)
-        key = str(raw[slice(*keys[-1])], "utf-8") if keys else ""
-        values = _spans(raw, entry, 2)
-        decoded[key] = _decode(*_merge(raw, values), depth + 1) if values else None
+    entries = _only_spans(raw, span, 1)
+    for entry in _spans(raw, span, 1) if entries is None else entries:
+        key, value_raw, value = _read_entry(raw, entry)
+        decoded[key] = _decode(value_raw, value, depth + 1)
+    if entries is not None:
+        return decoded
     raw, kvs = _merge(raw, _spans(raw, span, 2))
     for pair in _spans(raw, kvs, 1):
         item = _decode(raw, pair, depth + 1)
@@ -124,6 +126,19 @@ def _decode_dict(raw: memoryview, span: _Span, depth: int) -> dict[Any, Any]:
         except TypeError as error:
             raise ValueError(f"a key of a dict is a {type(item[0]).__name__}") from error
     return decoded
+
+
+def _read_entry(raw: memoryview, span: _Span) -> tuple[str, memoryview, _Span]:
+    """Returns the key of a dict's entry, and where its value is."""
+    begin, end = span
+    if end - begin > 2 and raw[begin] == _TAG_1 and raw[begin + 1] < 0x80:
+        key_end = begin + 2 + raw[begin + 1]
+        only = read_only_field(raw, key_end, end)
+        if only and only[0] == 2:
+            return str(raw[begin + 2 : key_end], "utf-8"), raw, (only[1], end)
+    keys = _spans(raw, span, 1)
+    key = str(raw[slice(*keys[-1])], "utf-8") if keys else ""
+    return key, *_merge(raw, _spans(raw, span, 2))
 
 
 def _decode_datum(raw: memoryview, span: _Span) -> Any:
@@ -138,21 +153,34 @@ def _decode_usual_datum(raw: memoryview, begin: int, end: int) -> Any:
     stop = begin + 2 + raw[begin + 1]
     if stop + 2 > end or raw[stop] != _TAG_2:
         return _UNUSUAL
-    values = _read_only_field(raw, stop, end)
-    only = values and _read_only_field(raw, values[1], end)
+    values = read_only_field(raw, stop, end)
+    only = values and read_only_field(raw, values[1], end)
     if not only or only[1] == end:
         return _UNUSUAL
-    shape = _decode_shape(bytes(raw[begin + 2 : stop]))
+    shape = cached_shape(bytes(raw[begin + 2 : stop]))
     field, begin = only
+    if shape == SCALAR:
+        return _decode_usual_scalar(raw, field, begin, end)
     if field in NUMBERS:
         array = _decode_numbers(raw, field, [(_BYTES, (begin, end))])
     elif field in BUFFERS:
         array = np.frombuffer(raw[begin:end], BUFFERS[field]).astype(_NATIVE[field])
-    elif shape == SCALAR and field in (BYTES, BIGINTS, STRINGS):
-        return to_object(field, raw[begin:end])
     else:
         return _UNUSUAL
-    return scalar(array) if shape == SCALAR else array.reshape(shape)
+    return array.reshape(shape)
+
+
+def _decode_usual_scalar(raw: memoryview, field: int, begin: int, end: int) -> Any:
+    if field in FLOATS or field in BUFFERS:
+        return np.frombuffer(raw[begin:end], NUMBERS.get(field) or BUFFERS[field])[0]
+    if field in NUMBERS:
+        if end - begin == 1 and raw[begin] < 0x80:
+            number = NUMBERS[field].type(raw[begin])
+            return bool(number) if field == BOOLS else number
+        return scalar(_decode_numbers(raw, field, [(_BYTES, (begin, end))]))
+    if field in (BYTES, BIGINTS, STRINGS):
+        return to_object(field, raw[begin:end])
+    return _UNUSUAL
 
 
 def _decode_any_datum(raw: memoryview, span: _Span) -> Any:
@@ -204,7 +232,8 @@ def decode_shape(raw: memoryview, span: _Span) -> tuple[int, ...]:
 
 
 @functools.lru_cache(256)
-def _decode_shape(raw: bytes) -> tuple[int, ...]:
+def cached_shape(raw: bytes) -> tuple[int, ...]:
+    """Returns the shape that a whole serialized `Shape` has; those that are usual are known."""
     return decode_shape(memoryview(raw), (0, len(raw)))
 
 
@@ -243,7 +272,7 @@ def _decode_numbers(raw: memoryview, field: int, found: list[tuple[int, _Span]])
     return from_varints(field, varints.decode_array(np.frombuffer(packed, np.uint8)))
 
 
-def _read_only_field(raw: memoryview, begin: int, end: int) -> tuple[int, int] | None:
+def read_only_field(raw: memoryview, begin: int, end: int) -> tuple[int, int] | None:
     """Returns the field and where its bytes begin, of a message that is one string or submessage."""
     if end - begin < 2:
         return None
@@ -258,11 +287,28 @@ def _read_only_field(raw: memoryview, begin: int, end: int) -> tuple[int, int] |
 
 def _spans(raw: memoryview, span: _Span, wanted: int) -> list[_Span]:
     """Returns where the strings or submessages of one field are."""
+    only = _only_spans(raw, span, wanted)
+    if only is not None:
+        return only
     return [
         (begin, end)
         for field, wire_type, begin, end in _fields(raw, span)
         if field == wanted and wire_type == _BYTES
     ]
+
+
+def _only_spans(raw: memoryview, span: _Span, wanted: int) -> list[_Span] | None:
+    """Returns the same where there is nothing else in the message; None otherwise."""
+    position, stop = span
+    tag = wanted << 3 | _BYTES
+    spans = []
+    while position + 1 < stop and raw[position] == tag:
+        size, begin = raw[position + 1], position + 2
+        if size >= 0x80:
+            size, begin = varints.read(raw, position + 1)
+        position = begin + size
+        spans.append((begin, position))
+    return spans if position == stop else None
 
 
 def _merge(raw: memoryview, spans: list[_Span]) -> tuple[memoryview, _Span]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.riegeli import storage, varints
+from envlogger.riegeli import storage, storage_layouts, varints
 from envlogger.riegeli.varints import Bytes, Ints
 
 # Fewer messages are decoded faster one by one.
@@ -40,7 +40,12 @@ def decode(data: Bytes, begins: Ints, ends: Ints) -> list[Any]:
     Raises:
       ValueError: One of them is damaged.
     """
-    return _Columns(data).decode(begins, ends, 0) if len(data) else [None] * len(begins)
+    if not len(data):
+        return [None] * len(begins)
+    columns = _Columns(data)
+    values, rest = columns.decode_alike(begins, ends)
+    _put(values, rest, columns.decode(begins[rest], ends[rest], 0))
+    return values
 
 
 class _Irregular:
@@ -56,6 +61,35 @@ class _Columns:
     def __init__(self, data: Bytes) -> None:
         self._data = data
         self._raw = data.data
+
+    def decode_alike(self, begins: Ints, ends: Ints) -> tuple[list[Any], Ints]:
+        """Decodes `Data` that have the layout of the first one of their size.
+
+        Returns:
+          The values, and the rows that are left.
+        """
+        values: list[Any] = [_IRREGULAR] * len(begins)
+        sizes = ends - begins
+        left = np.ones(len(begins), np.bool_)
+        kinds = set(sizes.tolist())
+        if len(kinds) * _FEW > len(begins):
+            return values, np.flatnonzero(left)
+        for size in kinds:
+            rows = np.flatnonzero(sizes == size)
+            layout = storage_layouts.find(self._raw[begins[rows[0]] : ends[rows[0]]])
+            if layout is None:
+                continue
+            rows = rows[layout.find(self._data, begins[rows])]
+            columns = [
+                self._decode_group(
+                    leaf.field, leaf.shape, begins[rows] + leaf.begin, begins[rows] + leaf.end
+                )
+                for leaf in layout.leaves
+            ]
+            if not any(value is _IRREGULAR for column in columns for value in column):
+                _put(values, rows, layout.nest(columns, len(rows)))
+                left[rows] = False
+        return values, np.flatnonzero(left)
 
     def decode(self, begins: Ints, ends: Ints, depth: int) -> list[Any]:
         """Returns the values of `Data`."""

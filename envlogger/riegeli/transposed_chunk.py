@@ -13,13 +13,16 @@ would take Python a microsecond or more; so it is done for all records at once, 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.riegeli import automaton, compression, record_templates, varints
+from envlogger.riegeli import automaton, chunk_structure, compression, varints
 from envlogger.riegeli.automaton import Kind
+from envlogger.riegeli.buffers import Buffers
 from envlogger.riegeli.records import Records
 from envlogger.riegeli.varints import Bytes, Ints
 
@@ -46,55 +49,75 @@ def decode(data: memoryview, num_records: int, decoded_size: int, max_visits: in
     Raises:
       ValueError: It is damaged, or does not hold what the header says.
     """
+    return decompress(data, num_records, decoded_size, max_visits)()
+
+
+def decompress(
+    data: memoryview, num_records: int, decoded_size: int, max_visits: int
+) -> Callable[[], Records]:
+    """Does of `decode` what needs no interpreter, as a rule; returns what does the rest.
+
+    Both raise what `decode` does.
+    """
     if not len(data):
         raise ValueError("the chunk is empty")
-    decompress = compression.Decompressor(data[0], _BUDGET + 4 * decoded_size + 16 * num_records)
+    decompressor = compression.Decompressor(data[0], _BUDGET + 4 * decoded_size + 16 * num_records)
     size, begin = varints.read(data, 1)
     if size > len(data) - begin:
         raise ValueError(f"the header takes {size} bytes; the chunk ends before")
-    header = _Header(decompress(data[begin : begin + size]))
-    buffers, stop = header.read_buffers(data, begin + size, decompress)
-    transitions = decompress(data[stop:]).tobytes()
-
+    header = decompressor(data[begin : begin + size])
+    bucket_sizes, buffer_sizes, structure = _read_sizes(header)
+    buckets, stop = _take(data, begin + size, bucket_sizes)
+    buffers = Buffers(decompressor.each(buckets), buffer_sizes)
+    transitions = decompressor(data[stop:]).tobytes()
     # Visits of real chunks make a byte at least, or they end a record, or follow a transition.
     likely = _VISITS_BUDGET + 2 * (decoded_size + num_records + len(transitions))
-    visits = header.automaton.run(transitions, min(max_visits, likely))
-    parts = header.nodes, visits, buffers, header.buffer_sizes
-    records = record_templates.assemble(*parts, num_records, decoded_size)
-    return records or _Assembly(*parts).join(num_records, decoded_size)
+    return functools.partial(
+        _assemble,
+        structure,
+        buffers,
+        transitions,
+        num_records,
+        decoded_size,
+        min(max_visits, likely),
+    )
 
 
-class _Header:
-    def __init__(self, data: Bytes) -> None:
-        raw = data.data
-        num_buckets, position = varints.read(raw, 0)
-        num_buffers, position = varints.read(raw, position)
-        self.bucket_sizes, position = varints.read_array(data, position, num_buckets)
-        self.buffer_sizes, position = varints.read_array(data, position, num_buffers)
-        self.nodes, self.automaton, position = automaton.read(data, position, num_buffers)
-        if position != len(data):
-            raise ValueError("the header goes on behind its end")
+def _assemble(
+    header: Bytes,
+    buffers: Buffers,
+    transitions: bytes,
+    num_records: int,
+    decoded_size: int,
+    max_visits: int,
+) -> Records:
+    structure = chunk_structure.read_structure(header, len(buffers.sizes))
+    plan = structure.plan(transitions, max_visits)
+    records = structure.assemble(plan, buffers, num_records, decoded_size)
+    if records is None:
+        assembly = _Assembly(structure.nodes, plan.visits, buffers.join(), buffers.sizes)
+        records = assembly.join(num_records, decoded_size)
+    return records
 
-    def read_buffers(
-        self, data: memoryview, position: int, decompress: compression.Decompressor
-    ) -> tuple[Bytes, int]:
-        """Returns all buffers, one behind the other, and the position behind the buckets."""
-        buckets = []
-        for size in self.bucket_sizes.tolist():
-            if size > len(data) - position:
-                raise ValueError(f"a bucket takes {size} bytes; the chunk ends before")
-            buckets.append(data[position : position + size])
-            position += size
-        joined, sizes = decompress.join(buckets)
-        if self.buffer_sizes.max(initial=0) > len(joined) or self.buffer_sizes.sum() != len(joined):
-            raise ValueError(
-                f"the buffers have other sizes than the {len(joined)} bytes of buckets"
-            )
-        # Buffers do not lie across buckets.
-        ends = np.cumsum(sizes, dtype=np.int64)
-        if not np.isin(ends, np.append(np.cumsum(self.buffer_sizes), 0)).all():
-            raise ValueError("a buffer is in two buckets")
-        return joined, position
+
+def _read_sizes(header: Bytes) -> tuple[Ints, Ints, Bytes]:
+    """Returns the sizes of buckets and buffers, and what follows them."""
+    num_buckets, position = varints.read(header.data, 0)
+    num_buffers, position = varints.read(header.data, position)
+    bucket_sizes, position = varints.read_array(header, position, num_buckets)
+    buffer_sizes, position = varints.read_array(header, position, num_buffers)
+    return bucket_sizes, buffer_sizes, header[position:]
+
+
+def _take(data: memoryview, position: int, sizes: Ints) -> tuple[list[memoryview], int]:
+    """Returns the buckets that begin at a position, and the position behind them."""
+    buckets = []
+    for size in sizes.tolist():
+        if size > len(data) - position:
+            raise ValueError(f"a bucket takes {size} bytes; the chunk ends before")
+        buckets.append(data[position : position + size])
+        position += size
+    return buckets, position
 
 
 class _Assembly:

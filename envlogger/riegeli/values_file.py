@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from envlogger.riegeli.records_file import RecordsFile
 _BLOCK_BYTES = 1 << 20
 _BLOCK_VALUES = 256
 # So much is kept of what is read in order.
-_IN_ORDER_BYTES = 8 << 20
+_IN_ORDER_BYTES = 2 << 20
 
 
 class ChunkCache:
@@ -27,20 +27,25 @@ class ChunkCache:
 
     Args:
       max_bytes: How many bytes they may have, decompressed. One chunk is kept in any case.
+
+    Attributes:
+      last: The chunk that was asked for last.
     """
 
     def __init__(self, max_bytes: int) -> None:
+        self.last: ValueChunk | None = None
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._last = Path(), -1, -1
-        self._chunks: collections.OrderedDict[tuple[Path, int], _ValueChunk] = (
+        # The file of the chunk that was read last, and where it begins and ends.
+        self._read_last = Path(), -1, -1
+        self._chunks: collections.OrderedDict[tuple[Path, int], ValueChunk] = (
             collections.OrderedDict()
         )
         self._lock = threading.Lock()
 
     def get(
         self, path: Path, chunk: chunks.Chunk, read: Callable[[chunks.Chunk], Records]
-    ) -> _ValueChunk:
+    ) -> ValueChunk:
         """Returns the values of a chunk.
 
         Args:
@@ -52,30 +57,45 @@ class ChunkCache:
         with self._lock:
             if found := self._chunks.get(key):
                 self._chunks.move_to_end(key)
+                self.last = found
                 return found
-        found = _ValueChunk(path, chunk, read(chunk))
+            self._drop_passed(path, chunk)
+        found = ValueChunk(path, chunk, read(chunk))
         with self._lock:
+            self.last = found
             if key not in self._chunks:
                 self._bytes += chunk.decoded_size
             self._chunks[key] = found
-            # Read in order, a chunk is done with when the next one comes. To use its memory again is
-            # cheaper than to take other memory.
-            before = self._last
-            self._last = path, chunk.begin, chunk.end
-            is_in_order = before[0] == path and before[2] == chunk.begin
-            if is_in_order and self._bytes > _IN_ORDER_BYTES:
-                passed = self._chunks.pop(before[:2], None)
-                self._bytes -= passed.decoded_size if passed else 0
             while self._bytes > self._max_bytes and len(self._chunks) > 1:
-                _, oldest = self._chunks.popitem(last=False)
-                self._bytes -= oldest.decoded_size
+                self._drop(next(iter(self._chunks)))
         return found
+
+    def _drop_passed(self, path: Path, chunk: chunks.Chunk) -> None:
+        """Drops the chunk before `chunk` if that was read just now.
+
+        Read in order, a chunk is done with when the next one comes. To use its memory again is cheaper
+        than to take other memory.
+        """
+        before = self._read_last
+        self._read_last = path, chunk.begin, chunk.end
+        if (
+            before[0] == path
+            and before[2] == chunk.begin
+            and before[:2] in self._chunks
+            and self._bytes > _IN_ORDER_BYTES
+        ):
+            self.last = None
+            self._drop(before[:2])
+
+    def _drop(self, key: tuple[Path, int]) -> None:
+        self._bytes -= self._chunks.pop(key).decoded_size
 
     def clear(self) -> None:
         """Forgets all chunks."""
         with self._lock:
             self._chunks.clear()
             self._bytes = 0
+            self.last = None
 
 
 class ValuesFile(RecordsFile):
@@ -101,20 +121,21 @@ class ValuesFile(RecordsFile):
         self._ahead = read_ahead.ReadAhead()
         self._ahead_lock = threading.Lock()
 
-    def read_values(self, positions: Iterable[int]) -> Iterator[Any]:
-        """Yields the values at some positions; new ones each time.
+    def read_value(self, position: int) -> Any:
+        """Returns the value at a position, a new one each time.
 
         Raises:
           TruncatedError: The file ends before.
           CorruptDatasetError: It is damaged there.
         """
-        begin = end = 0
-        for position in positions:
-            if not begin <= position < end:
-                chunk = self.locate(position)
-                values = self._cache.get(self.path, chunk, self._read_chunk)
-                begin, end = chunk.begin, chunk.begin + chunk.num_records
-            yield values.take(position - begin)
+        values = self._cache.last
+        if (
+            values is None
+            or values.path is not self.path
+            or not values.begin <= position < values.stop
+        ):
+            values = self._cache.get(self.path, self.locate(position), self._read_chunk)
+        return values.take(position - values.begin)
 
     def close(self) -> None:
         """Closes the file. May be called more than once."""
@@ -125,18 +146,25 @@ class ValuesFile(RecordsFile):
     def _read_chunk(self, chunk: chunks.Chunk) -> Records:
         with self._ahead_lock:
             pending = self._ahead.take(self, chunk)
-        return pending.result() if pending else self.read(chunk)
+        return pending.result()() if pending else self.read(chunk)
 
 
-class _ValueChunk:
+class ValueChunk:
     """The values of a chunk, decoded in blocks of them once one follows another.
 
     Each decoded value is handed out once: the caller may change it.
+
+    Attributes:
+      path: The file.
+      begin: The position of the first value.
+      stop: The one behind the last.
+      decoded_size: How many bytes the chunk has, decompressed.
     """
 
     def __init__(self, path: Path, chunk: chunks.Chunk, records: Records) -> None:
-        self._path = path
-        self._begin = chunk.begin
+        self.path = path
+        self.begin = chunk.begin
+        self.stop = chunk.begin + len(records)
         self._records = records
         self._values: dict[int, Any] = {}
         self._next = 0
@@ -171,5 +199,5 @@ class _ValueChunk:
             )
         except (ValueError, OverflowError) as error:
             raise chunks.corrupt(
-                self._path, self._begin + start, f"the value is damaged: {error}"
+                self.path, self.begin + start, f"the value is damaged: {error}"
             ) from error

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 _MAX_LENGTH = 10  # of 64 bits
+# Fewer are read faster one by one.
+_FEW = 16
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -32,13 +34,18 @@ def read(data: bytes | memoryview, position: int) -> tuple[int, int]:
       ValueError: It is too long, or `data` ends in it.
     """
     value = shift = 0
-    for i in range(position, min(position + _MAX_LENGTH, len(data))):
-        byte = data[i]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, i + 1
-        shift += 7
-    raise ValueError(f"a varint at {position} does not end")
+    begin = position
+    try:
+        while shift < 7 * _MAX_LENGTH:
+            byte = data[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value & 0xFFFFFFFFFFFFFFFF, position
+            shift += 7
+    except IndexError:
+        pass
+    raise ValueError(f"a varint at {begin} does not end")
 
 
 def read_array(data: Bytes, position: int, count: int) -> tuple[Ints, int]:
@@ -59,11 +66,20 @@ def read_array(data: Bytes, position: int, count: int) -> tuple[Ints, int]:
         raise ValueError(
             f"expected {count} varints at {position}, got {len(data) - position} bytes"
         )
-    ends = np.flatnonzero(data[position:] < 0x80)[:count] + 1
-    if len(ends) < count:
-        raise ValueError(f"expected {count} varints at {position}, got {len(ends)}")
-    stop = position + int(ends[-1]) if count else position
-    values = decode_array(data[position:stop]).view(np.int64)
+    if count <= _FEW:
+        raw = data.data
+        found = []
+        stop = position
+        for _ in range(count):
+            value, stop = read(raw, stop)
+            found.append(value)
+        values = np.array(found, np.uint64).view(np.int64)
+    else:
+        ends = np.flatnonzero(data[position:] < 0x80)[:count] + 1
+        if len(ends) < count:
+            raise ValueError(f"expected {count} varints at {position}, got {len(ends)}")
+        stop = position + int(ends[-1])
+        values = decode_array(data[position:stop]).view(np.int64)
     if count and values.min() < 0:
         raise ValueError(f"a size at {position} is above 2**63 - 1")
     return values, stop
@@ -109,13 +125,9 @@ def string_sizes(data: Bytes, count: int) -> Ints:
     Raises:
       ValueError: `data` ends before.
     """
+    if common := common_string_size(data, count):
+        return np.full(count, common)
     raw = data.data
-    size, begin = read(raw, 0)
-    size += begin
-    if size * count == len(data):
-        prefixes = data.reshape(count, size)[:, :begin]
-        if (prefixes == prefixes[0]).all():
-            return np.full(count, size)
     found = []
     position = 0
     try:
@@ -131,6 +143,20 @@ def string_sizes(data: Bytes, count: int) -> Ints:
     if position > len(raw):
         raise ValueError("a string does not end")
     return np.array(found, np.int64)
+
+
+def common_string_size(data: Bytes, count: int) -> int | None:
+    """Returns how many bytes each of these strings takes if that is the same, and they fill `data`.
+
+    Raises:
+      ValueError: The size of the first one does not end.
+    """
+    size, begin = read(data.data, 0)
+    size += begin
+    if size * count != len(data):
+        return None
+    prefixes = data.reshape(count, size)[:, :begin]
+    return size if (prefixes == prefixes[0]).all() else None
 
 
 def lengths_of(values: Ints) -> Ints:

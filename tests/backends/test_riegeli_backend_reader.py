@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import multiprocessing
 import os
 import pickle
@@ -18,7 +19,7 @@ import riegeli_samples as samples
 import envlogger
 from envlogger import errors
 from envlogger.backends import riegeli_backend_reader
-from envlogger.riegeli import log, read_ahead, records_file, storage
+from envlogger.riegeli import log, read_ahead, records_file, storage, values_file
 from envlogger.testing.comparison import assert_same
 
 
@@ -303,8 +304,35 @@ def test_damage_that_was_read_ahead_is_told_where_it_is(copy_of, monkeypatch):
         next(iterator)
 
 
+def test_what_takes_little_time_to_decompress_is_not_read_ahead(monkeypatch):
+    monkeypatch.setattr(read_ahead, "_DEPTH", 2)
+    monkeypatch.setattr(read_ahead, "_threads", None)
+    reader = envlogger.Reader(samples.log("opt_transpose_smallchunk"))
+    assert len(list(reader.steps)) == 120
+    with pytest.raises(TypeError):
+        list(envlogger.Reader(samples.log("images")).steps)
+
+
+def test_chunks_that_were_passed_in_order_are_dropped(monkeypatch):
+    monkeypatch.setattr(values_file, "_IN_ORDER_BYTES", 0)
+    cache = values_file.ChunkCache(1 << 30)
+    path = next(samples.log("opt_transpose_smallchunk").glob(f"*/{log.STEPS}"))
+    kept = []
+    with values_file.ValuesFile(path, cache) as file:
+        found = [chunk for chunk in file.scan() if chunk.num_records]
+        assert len(found) > 3
+        for order in (found, found[::-1]):
+            for chunk in order:
+                assert file.read_value(chunk.begin) is not None
+            kept.append(len(cache._chunks))
+            cache.clear()
+    assert kept == [1, len(found)]
+    assert cache.last is None
+
+
 def test_many_shards_need_few_open_files():
     reader = envlogger.Reader(samples.log("catch_shards"))
+    gc.collect()  # of readers before it
     before = len(os.listdir("/proc/self/fd"))
     assert len(list(reader.steps)) == 70
     assert len(os.listdir("/proc/self/fd")) - before <= 4

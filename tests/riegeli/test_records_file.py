@@ -3,15 +3,27 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 
 import numpy as np
 import pytest
 import riegeli_samples as samples
+from hypothesis import given
+from hypothesis import strategies as st
 
 from envlogger import errors
-from envlogger.riegeli import chunk_writer, chunks, record_templates, records_file, varints
+from envlogger.riegeli import (
+    chunk_structure,
+    chunk_writer,
+    chunks,
+    record_templates,
+    records_file,
+    transposed_chunk,
+    varints,
+)
+from envlogger.riegeli.buffers import Buffers
 from envlogger.riegeli.highway_hash import highway_hash
 
 _U = chunks.USABLE
@@ -73,7 +85,16 @@ def test_records_of_real_files(path):
 
 @pytest.mark.parametrize("path", samples.with_records(), ids=lambda path: path.stem)
 def test_records_that_are_not_alike_need_no_templates(path, monkeypatch):
-    monkeypatch.setattr(record_templates, "assemble", lambda *arguments: None)
+    monkeypatch.setattr(chunk_structure.Structure, "assemble", lambda *arguments: None)
+    expected = samples.records_of(path)
+    assert [record for _, record in _read(path)[0][: len(expected)]] == expected
+
+
+@pytest.mark.parametrize("few", [0, 1 << 30])
+@pytest.mark.parametrize("path", samples.with_records(), ids=lambda path: path.stem)
+def test_few_records_are_made_as_many_are(path, few, monkeypatch):
+    monkeypatch.setattr(chunk_structure, "_FEW_RECORDS", few)
+    monkeypatch.setattr(chunk_structure, "_are_too_many", lambda new, num_records: False)
     expected = samples.records_of(path)
     assert [record for _, record in _read(path)[0][: len(expected)]] == expected
 
@@ -86,6 +107,54 @@ def test_templates_are_used_where_records_are_alike():
     # Then records do not lie in order: those that are alike are side by side.
     assert used
     assert all((np.diff(records.begins) < 0).any() for records in used)
+
+
+def _refuse(*arguments):
+    raise AssertionError("made once more")
+
+
+def test_what_chunks_have_in_common_is_found_out_once(monkeypatch):
+    chunk_structure._read_structure.cache_clear()
+    path = next(samples.log("catch_default").glob("*/steps.riegeli"))
+    expected = _read(path)
+    monkeypatch.setattr(chunk_structure.Structure, "__init__", _refuse)
+    monkeypatch.setattr(record_templates.Maker, "make", _refuse)
+    assert _read(path) == expected
+
+
+def test_templates_are_learnt_where_chunks_have_few_records(monkeypatch):
+    chunk_structure._read_structure.cache_clear()
+    monkeypatch.setattr(chunk_structure, "_LEAST_RECORDS", 1 << 30)
+    path = next(samples.log("images").glob("*/steps.riegeli"))
+    with records_file.RecordsFile(path) as file:
+        chunk = [chunk for chunk in file.scan() if chunk.num_records][1]
+        expected = list(file.read(chunk))
+        for _ in range(40):
+            assert list(file.read(chunk)) == expected
+        monkeypatch.setattr(transposed_chunk, "_Assembly", _refuse)
+        assert list(file.read(chunk)) == expected
+
+
+@pytest.mark.parametrize("path", samples.with_records(), ids=lambda path: path.stem)
+def test_what_is_kept_of_chunks_may_be_nothing(path, monkeypatch):
+    chunk_structure._read_structure.cache_clear()
+    monkeypatch.setattr(chunk_structure, "_KEPT_BYTES", 1)
+    expected = samples.records_of(path)
+    for _ in range(2):
+        assert [record for _, record in _read(path)[0][: len(expected)]] == expected
+
+
+def test_what_is_kept_of_chunks_has_a_bound(monkeypatch):
+    chunk_structure._read_structure.cache_clear()
+    monkeypatch.setattr(chunk_structure, "_KEPT_BYTES", 5000)
+    for path in samples.with_records():
+        _read(path)
+    kept = [found for found in gc.get_objects() if isinstance(found, chunk_structure.Structure)]
+    assert any(structure._plans or structure._paths for structure in kept)
+    for structure in kept:
+        plans, paths = structure._plans, structure._paths
+        size = sum(len(key) + plan.nbytes for key, plan in plans.items()) + 4 * sum(map(len, paths))
+        assert size <= 5000 or len(plans) + len(paths) == 1
 
 
 @pytest.mark.parametrize("case", [*samples.CASES, *samples.KILLED, "images"])
@@ -194,6 +263,55 @@ def test_other_files_are_refused(tmp_path, content, says):
     path.write_bytes(content)
     with pytest.raises(errors.CorruptDatasetError, match=f"{path}, offset 0: .*{says}"):
         records_file.RecordsFile(path)
+
+
+@pytest.mark.parametrize(
+    ("buckets", "sizes", "expected"),
+    [
+        ([], [], []),
+        ([], [0, 0], [b"", b""]),
+        ([b"abcd"], [1, 0, 3], [b"a", b"", b"bcd"]),
+        ([b"ab", b"", b"c"], [2, 0, 1, 0], [b"ab", b"", b"c", b""]),
+        ([b"ab", b"cd"], [1, 3], "its bucket ends before"),
+        ([b"ab"], [1, 2], "its bucket ends before"),
+        ([b"ab"], [2, 1], "its bucket ends before"),
+        ([b"ab"], [2**62, 2**62], "its bucket ends before"),
+        ([b"ab"], [1], "go on behind the last buffer"),
+        ([b"ab", b"c"], [2], "go on behind the last buffer"),
+        ([b"c"], [], "go on behind the last buffer"),
+    ],
+)
+def test_buffers_lie_in_buckets(buckets, sizes, expected):
+    arrays = [np.frombuffer(bucket, np.uint8) for bucket in buckets]
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            Buffers(arrays, np.array(sizes, np.int64))
+        return
+    made = Buffers(arrays, np.array(sizes, np.int64))
+    assert [bytes(content) for content in made.contents] == expected
+    assert bytes(made.join()) == b"".join(buckets)
+
+
+@given(
+    st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 300), max_size=40), st.binary(max_size=3)
+)
+def test_varints_that_follow_each_other(values, rest):
+    raw = b"".join(map(varints.encode, values))
+    data = np.frombuffer(b"?" + raw + rest, np.uint8)
+    found, stop = varints.read_array(data, 1, len(values))
+    assert (found.tolist(), found.dtype, stop) == (values, np.int64, 1 + len(raw))
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_varints_that_are_damaged(count):
+    good = bytes(count - 1)
+    for last, says in [
+        (b"\x80", "."),
+        (b"\x80" * 10 + b"\0", "."),
+        (b"\xff" * 9 + b"\x01", "above 2"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            varints.read_array(np.frombuffer(good + last, np.uint8), 0, count)
 
 
 def _lie(path, chunk_type, data, num_records, decoded_size):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import storage_messages as messages
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from storage_messages import datum, field, numbers
 
-from envlogger.riegeli import storage, storage_columns
+from envlogger.riegeli import storage, storage_columns, storage_layouts
 from envlogger.testing.comparison import assert_same
 
 _DTYPES = ["f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"]
@@ -78,6 +80,44 @@ def test_many_that_are_damaged_are_the_same_as_one_by_one(value, data):
     changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
     encoded[i] = bytes(changed)
     assert_same(_attempt(_decode_many, encoded), _attempt(_decode_each, encoded))
+
+
+def test_those_of_one_layout_need_nothing_but_their_values_decoded(monkeypatch):
+    value = (({"a": 1, "b": [np.zeros((3, 2), "f4"), None, ()]}, np.int32(5)), "text", {}, True)
+    others = [messages.encode(((i,), i)) for i in range(2)]
+    encoded = [messages.encode(value)] * 20
+    expected = _decode_each([*others, *encoded])
+    left = []
+    general = storage_columns._Columns.decode
+
+    def note(self, begins, ends, depth):
+        left.append(len(begins))
+        return general(self, begins, ends, depth)
+
+    monkeypatch.setattr(storage_columns._Columns, "decode", note)
+    assert_same(_decode_many([*others, *encoded]), expected)
+    assert left == [0]
+
+
+def test_those_of_one_size_may_differ_in_their_layout():
+    # As protobuf's maps, which have their keys in any order.
+    items = {"first": np.arange(6, dtype="i2"), "other": np.float64(2), "third": None, "x": "y"}
+    orders = [list(itertools.islice(itertools.cycle(items), i, i + 4)) for i in range(4)]
+    values = [({key: items[key] for key in orders[i % 3 and i % 4]}, i) for i in range(30)]
+    encoded = [messages.encode(value) for value in values]
+    assert len(set(map(len, encoded))) == 1
+    assert_same(_decode_many(encoded), values)
+
+
+def test_layouts_are_of_regular_messages_only():
+    deep = messages.encode(1)
+    for _ in range(60):
+        deep = field(3, field(1, deep))
+    many = messages.encode(list(range(1001)))
+    keys = messages.encode({"k" * 20_000: 1})
+    for message in (deep, many, keys, field(9, b"unknown"), field(1, b""), messages.encode({1: 2})):
+        assert storage_layouts.find(memoryview(message)) is None
+        assert_same(_decode_many([message] * 10), [storage.decode(message)] * 10)
 
 
 def _decode_each(encoded):
