@@ -169,7 +169,8 @@ class TFDSBackendReader(backend_reader.BackendReader):
 
     def _get_columns(self, i: int, fields: Sequence[str] | None, rows: Any) -> dict[str, Any]:
         is_whole = fields is None and isinstance(rows, slice) and rows == slice(None)
-        if is_whole and not self._pool.is_compared(i):
+        # In parts, columns are read into their arrays without a record that they are copied from.
+        if is_whole and not (self._pool.is_compared(i) and self._pool.is_plain(i)):
             return self._episode(i).columns(fields, rows)
         return self._part_of(i).columns(fields, rows)
 
