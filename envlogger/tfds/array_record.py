@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envlogger import memory
+from envlogger.tfds import live_iterators
 
 _Reader: TypeAlias = Any  # array_record_module.ArrayRecordReader
 _Tensor: TypeAlias = Any  # tf.Tensor
@@ -97,6 +98,7 @@ class _TfDataAdapter:
                 "Reading a dataset as tf.data needs TensorFlow: pip install 'envlogger[tensorflow]'. "
                 "tfds.data_source and envlogger.Reader read the same dataset without it."
             ) from error
+        live_iterators.end_at_exit()
         if not tf.is_tensor(filename):
             filename = os.fspath(filename)
         return _dataset(

@@ -25,7 +25,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from envlogger import errors
-from envlogger.tfds import example, images, lru, shard_pool
+from envlogger.tfds import example, images, live_iterators, lru, shard_pool
 from envlogger.tfds.loaders import columns as columns_lib
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.sources import STEPS, Part
@@ -100,6 +100,7 @@ class EpisodesOnDisk:
     def make_tf_data(self, filename: Any, buffer_size: int | None = None) -> Any:
         """Returns the numbers of the episodes in a file, where TFDS asks for its records."""
         del buffer_size
+        live_iterators.end_at_exit()
 
         def range_of(path: bytes) -> tuple[np.int64, np.int64]:
             numbers = self._numbers[os.fsdecode(path)]
