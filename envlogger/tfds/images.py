@@ -44,16 +44,21 @@ def encode_all(pictures: Sequence[npt.NDArray[np.uint8]], encoding: str) -> list
 
 def map_in_threads(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
     """Returns what a function that calls OpenCV makes of items, on as many cores as there are."""
-
-    def call(item: T) -> U:
-        with _permits:
-            return function(item)
-
     # OpenCV takes a lock when a thread that used it ends, and a fork at that moment has the lock for
     # ever. So it is used by threads that do not end.
+    guarded = functools.partial(call, function)
     if len(items) < 2 and threading.current_thread() is threading.main_thread():
-        return list(map(call, items))
-    return list(_threads().map(call, items))
+        return list(map(guarded, items))
+    return list(_threads().map(guarded, items))
+
+
+def call(function: Callable[[T], U], item: T) -> U:
+    """Returns what a function that calls OpenCV makes of an item, in this thread; it may not end.
+
+    Until then nobody can fork: in the fork, OpenCV would be as it was in the middle of that.
+    """
+    with _permits:
+        return function(item)
 
 
 def decode(data: memoryview, channels: int) -> npt.NDArray[np.uint8]:

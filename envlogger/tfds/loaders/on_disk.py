@@ -14,6 +14,7 @@ datasets of numbers in place of datasets of records.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -128,8 +129,8 @@ class EpisodesOnDisk:
             records = [
                 example.serialize(
                     {
-                        name: example.RawFeature(raw.kind, raw.data)
-                        for name, raw in episode.features.items()
+                        name: _in_memory(episode.features[name])
+                        for name in episode.features
                         if name in names or not name.startswith(f"{STEPS}/")
                     }
                 )
@@ -175,7 +176,8 @@ class EpisodesOnDisk:
 
         def decode(row: memoryview) -> npt.NDArray[Any]:
             if is_image:
-                return _decode_image(column.feature, row)
+                # A thread of tf.data's, of which several do this at a time.
+                return images.call(functools.partial(_decode_image, column.feature), row)
             return np.frombuffer(row, values.dtype).reshape(values.shape[1:])
 
         for i, place in enumerate(places):
@@ -315,6 +317,10 @@ def _is_large(column: Column) -> bool:
         and feature.np_dtype.kind in "biuf"
         and math.prod(feature.shape) * feature.np_dtype.itemsize >= _LARGE_ROW
     )
+
+
+def _in_memory(raw: example.RawFeature) -> example.RawFeature:
+    return example.RawFeature(raw.kind, raw.data)
 
 
 def _is_on_disk(features: Mapping[str, example.RawFeature], column: Column) -> bool:

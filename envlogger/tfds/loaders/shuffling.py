@@ -17,7 +17,8 @@ class Shuffle:
 
         files      nothing in memory; episodes of a file stay together as far as interleaving lets them
         episodes   a buffer of serialized episodes
-        steps      a buffer of elements; images in it are compressed still, if they are on disk
+        steps      a buffer of elements; images in it are still as they are stored, those of large
+                   episodes on disk
 
     Attributes:
       files: Whether the shards are read in random order; and where there are several datasets, whether

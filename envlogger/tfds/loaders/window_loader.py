@@ -44,8 +44,8 @@ def windows(
         stride 6              0123
         stride 6, pad         0123 67..
 
-    Only the steps that a window holds are decoded: for images, a stride larger than `length` saves that
-    much. Where windows overlap, an image is decoded once for all of them, unless `shuffle.steps` or
+    Only the steps that a window holds are decoded, and of large episodes of images only these are read: a
+    stride larger than `length` saves that much. Where windows overlap, an image is decoded once for all of them, unless `shuffle.steps` or
     `interleave` take them apart.
 
     Args:
