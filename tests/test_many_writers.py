@@ -11,6 +11,7 @@ import signal
 import processes
 
 import envlogger
+from envlogger.tfds import dataset, recovery
 
 _NUM_WRITERS, _NUM_EPISODES, _ROWS = 8, 200, 5
 
@@ -124,3 +125,24 @@ def _check(found: list[tuple[str, list[int]]]) -> None:
         assert writer in _KILLED or end % _ROWS == 0
     for writer, numbers in found:
         assert len(numbers) == _ROWS or (writer in _KILLED and numbers[-1] == ends[writer] - 1)
+
+
+def test_a_recovery_finds_a_dataset_that_is_being_published_for_the_first_time(
+    tmp_path, monkeypatch
+):
+    path = os.fspath(tmp_path / "catch" / "1.0.0")
+    staging = dataset.staging_path(path)
+    os.makedirs(os.path.join(staging, dataset.STATE, "sessions"))
+    is_directory = os.path.isdir
+
+    def publish_after(name):
+        found = is_directory(name)
+        if is_directory(staging):
+            os.rename(staging, path)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery.os.path, "isdir", publish_after)
+        report = recovery.recover(path)
+    assert str(report) == "Nothing to recover."
+    assert is_directory(path)

@@ -48,7 +48,8 @@ def recover(directory: str | os.PathLike[str]) -> Report:
       DatasetError: Nothing was ever logged there.
     """
     path = os.path.abspath(os.path.expanduser(os.fspath(directory)))
-    if not os.path.isdir(path) and not os.path.isdir(dataset.staging_path(path)):
+    # In this order: a helper may be at the first publication, which renames the one to the other.
+    if not os.path.isdir(dataset.staging_path(path)) and not os.path.isdir(path):
         raise errors.DatasetError(
             f"{path}: there is no such directory. Pass the data_directory that was logged into."
         )

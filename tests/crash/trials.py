@@ -181,7 +181,8 @@ def _kill(pids: Sequence[int]) -> None:
 
 def _sessions(directory: str) -> list[str]:
     found: list[str] = []
-    for path in (directory, dataset.staging_path(directory)):
+    # In this order: the first publication renames the one to the other, and it may come in between.
+    for path in (dataset.staging_path(directory), directory):
         with contextlib.suppress(FileNotFoundError):
             found += os.listdir(os.path.join(path, dataset.STATE, "sessions"))
     return found
