@@ -29,8 +29,9 @@ from envlogger.tfds.sealer import Sealer
 from envlogger.tfds.structure import Path
 
 _MAX_HELPER_STARTS = 3
-# How often the writer looks after the helper; it takes system calls.
-_CHECK_SECONDS = 0.02
+# How often the writer looks after the helper, which acts as often. It takes system calls: as long as 20
+# steps, where the environment has had the processor's caches in between.
+_CHECK_SECONDS = 0.5
 _NEW_EPISODE = step_log.NEW_EPISODE  # without a look-up of the module at each step
 
 _sessions: weakref.WeakSet[WritingSession] = weakref.WeakSet()
@@ -91,6 +92,7 @@ class WritingSession:
         _sessions.add(self)
         # Closes at the end of the process, or when nobody has the session any more.
         self._finalizer = weakref.finalize(self, _close, self._logs, self._sealing, self._pid)
+        self._is_open = True
 
     def streams(self) -> list[Stream]:
         """Returns what records the steps of each environment."""
@@ -105,7 +107,8 @@ class WritingSession:
 
     def begin_episode(self, stream: int) -> None:
         """Prepares for an episode of a stream."""
-        self.check_open()
+        if not self._is_open:
+            self.check_open()
         self.check()
         self._recorder.begin_episode(stream)
 
@@ -127,11 +130,13 @@ class WritingSession:
 
     def disown(self) -> None:
         """Called in a fork of the process: what is recorded here would mix with the parent's."""
+        self._is_open = False
         for log in self._logs:
             log.writes.clear()
 
     def close(self) -> None:
         """Seals and publishes everything. May be called more than once."""
+        self._is_open = False
         if os.getpid() == self._pid:
             self._finalizer()
 
