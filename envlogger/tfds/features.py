@@ -67,7 +67,7 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
       items: The rows as they are stored.
       decode: Returns the row that an item holds, an array of its own.
       keeps: Whether rows that are taken one by one, or few at a time, are kept decoded.
-      in_threads: Whether to decode on all cores.
+      is_large: Whether a row takes so long that it pays to decode on all cores.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
         decode: Callable[[Any], npt.NDArray[Any]],
         *,
         keeps: bool = False,
-        in_threads: bool = True,
+        is_large: bool = True,
     ) -> None:
         self._items = items
         self._decode = decode
         self._keeps = keeps
-        self._in_threads = in_threads
+        self._is_large = is_large
         self._kept: dict[int, npt.NDArray[Any]] = {}
 
     def __len__(self) -> int:
@@ -115,7 +115,7 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
 
     def stack(self, indices: Sequence[int], feature: Feature) -> npt.NDArray[Any]:
         """Returns the rows at some indices as one array of its own; see `stack`."""
-        if self._in_threads:
+        if self._keeps:
             return stack(self.take(indices), feature)
         # One by one, so that a row is copied while it is in the processor's cache.
         column = np.empty((len(indices), *_fixed(feature.shape)), feature.dtype)
@@ -127,14 +127,12 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
     def decode_together(columns: Sequence[EncodedColumn], index: int) -> None:
         """Decodes a row of several columns on all cores; those that keep rows have it then."""
         missing = [c for c in columns if c._keeps and index not in c._kept]
-        rows = images.map_in_threads(lambda column: column[index], missing)
+        rows = images.in_threads(lambda column: column[index], missing, is_large=True)
         for column, row in zip(missing, rows, strict=True):
             column._kept[index] = row
 
     def _decode_all(self, items: Sequence[Any]) -> list[npt.NDArray[Any]]:
-        if self._in_threads:
-            return images.map_in_threads(self._decode, items)
-        return list(map(self._decode, items))
+        return images.in_threads(self._decode, items, is_large=self._is_large)
 
 
 class Chunks(list[npt.NDArray[Any]]):
@@ -309,7 +307,7 @@ def _decode_rows(feature: Feature, raw: example.RawFeature, name: str) -> Column
         if not isinstance(raw, ListOnDisk) or row_bytes < _ROW_ON_DISK:
             return example.decode_rows(raw, dtype, _fixed(shape))
         items = raw.elements_of(row_bytes)
-        return EncodedColumn(items, functools.partial(_decode_item, feature), in_threads=False)
+        return EncodedColumn(items, functools.partial(_decode_item, feature), is_large=False)
     if encoding in (Encoding.PNG, Encoding.JPEG) and isinstance(raw, ListOnDisk):
         items = raw.elements()
     else:
@@ -325,7 +323,9 @@ def _decode_rows(feature: Feature, raw: example.RawFeature, name: str) -> Column
         except (ValueError, zlib.error, errors.CorruptDatasetError) as error:
             raise _damaged(feature, name, str(error)) from error
 
-    return EncodedColumn(items, decode, keeps=not feature.is_ragged)
+    row_bytes = feature.size * dtype.itemsize
+    is_large = feature.is_ragged or row_bytes >= images.LARGE_BYTES
+    return EncodedColumn(items, decode, keeps=not feature.is_ragged, is_large=is_large)
 
 
 def _decode_numbers(raw: example.RawFeature, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image codecs: uint8 arrays (height, width, 1 or 3 channels, RGB) to PNG or JPEG and back.
 
-OpenCV was chosen by measurement (`benchmarks/image_codecs.py`): of the codecs that write both
-formats it makes the smallest fast PNG, and it lets go of the GIL. It is imported with the first
-image, since many environments have none.
+Our own PNG files are the matter of `png`. All others are OpenCV's: `python -m benchmarks.image_codecs`
+compares it with others. Either is imported with the first image, since many environments have none.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import types
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,51 +22,74 @@ from envlogger import errors
 if TYPE_CHECKING:
     from concurrent import futures
 
+# From this size on threads pay: to have one do something takes as long as to decode half of it.
+LARGE_BYTES = 1 << 15
+_JPEG_QUALITY = 95
+
 T = TypeVar("T")
 U = TypeVar("U")
 
 
-def encode(image: npt.NDArray[np.uint8], encoding: str) -> memoryview:
+def encode(image: npt.NDArray[np.uint8], encoding: str) -> bytes:
     """Returns `image` (height, width, 1 or 3) as a PNG (lossless) or JPEG file (lossy)."""
-    cv2 = _cv2()
-    if image.shape[2] == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(f".{encoding}", image, _settings(encoding))
-    if not done:
-        raise RuntimeError(f"OpenCV could not encode an image of shape {image.shape}.")
-    return np.ascontiguousarray(data, np.uint8).reshape(-1).data
+    return _png().encode(image) if encoding == "png" else _by_opencv(_encode_jpeg, image)
 
 
-def encode_all(pictures: Sequence[npt.NDArray[np.uint8]], encoding: str) -> list[memoryview]:
-    """Returns images as PNG or JPEG files; on as many cores as there are."""
-    return map_in_threads(lambda image: encode(image, encoding), pictures)
+def encode_all(pictures: Sequence[npt.NDArray[np.uint8]], encoding: str) -> list[bytes]:
+    """Returns images of one size as PNG or JPEG files; on as many cores as there are."""
+    is_large = bool(pictures) and pictures[0].nbytes >= LARGE_BYTES
+    return in_threads(lambda image: encode(image, encoding), pictures, is_large=is_large)
 
 
-def map_in_threads(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
-    """Returns what a function that calls OpenCV makes of items, on as many cores as there are."""
-    # OpenCV takes a lock when a thread that used it ends, and a fork at that moment has the lock for
-    # ever. So it is used by threads that do not end.
-    guarded = functools.partial(call, function)
-    if len(items) < 2 and threading.current_thread() is threading.main_thread():
-        return list(map(guarded, items))
-    return list(_threads().map(guarded, items))
+def in_threads(function: Callable[[T], U], items: Sequence[T], *, is_large: bool) -> list[U]:
+    """Returns what a function that encodes or decodes makes of items.
 
-
-def call(function: Callable[[T], U], item: T) -> U:
-    """Returns what a function that calls OpenCV makes of an item, in this thread; it may not end.
-
-    Until then nobody can fork: in the fork, OpenCV would be as it was in the middle of that.
+    Args:
+      function: The function.
+      items: The items.
+      is_large: Whether they are images of `LARGE_BYTES`, which go to as many cores as there are.
     """
-    with _permits:
-        return function(item)
+    if len(items) < 2 or not is_large:
+        return list(map(function, items))
+    return list(_threads().map(function, items))
 
 
 def decode(data: memoryview, channels: int) -> npt.NDArray[np.uint8]:
     """Returns the image in a PNG or JPEG file: uint8, (height, width, channels), RGB order.
 
     Raises:
-      CorruptDatasetError: `data` is not an image that OpenCV can read.
+      CorruptDatasetError: `data` is not an image.
     """
+    image = _png().decode(data, channels)
+    return _by_opencv(_decode_other, data, channels) if image is None else image
+
+
+def _by_opencv(function: Callable[..., U], *arguments: Any) -> U:
+    # OpenCV takes a lock when a thread that used it ends, and a fork at that moment has the lock for
+    # ever. So it is used by threads that do not end.
+    if _thread.does_not_end or threading.current_thread() is threading.main_thread():
+        return _guarded(function, *arguments)
+    return _threads().submit(_guarded, function, *arguments).result()
+
+
+def _guarded(function: Callable[..., U], *arguments: Any) -> U:
+    # Until it returns nobody can fork: in the fork, OpenCV would be as it was in the middle of that.
+    with _permits:
+        return function(*arguments)
+
+
+def _encode_jpeg(image: npt.NDArray[np.uint8]) -> bytes:
+    cv2 = _cv2()
+    if image.shape[2] == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpeg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    if not done:
+        raise RuntimeError(f"OpenCV could not encode an image of shape {image.shape}.")
+    encoded: bytes = data.tobytes()
+    return encoded
+
+
+def _decode_other(data: memoryview, channels: int) -> npt.NDArray[np.uint8]:
     cv2 = _cv2()
     flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
     flags |= cv2.IMREAD_IGNORE_ORIENTATION  # a logged array has no EXIF orientation to obey
@@ -82,21 +105,18 @@ def decode(data: memoryview, channels: int) -> npt.NDArray[np.uint8]:
 
 
 @functools.cache
+def _png() -> types.ModuleType:
+    with _permits:  # a fork would have a lock of the import for ever
+        from envlogger.tfds import png
+
+    return png
+
+
+@functools.cache
 def _cv2() -> Any:
     import cv2
 
     return cv2
-
-
-@functools.cache
-def _settings(encoding: str) -> list[int]:
-    cv2 = _cv2()
-    if encoding == "jpeg":
-        return [cv2.IMWRITE_JPEG_QUALITY, 95]
-    # Run-length matching with level 1 is the fastest of zlib's settings and, on camera-like frames,
-    # the smallest too; see the benchmark.
-    strategy = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-    return [cv2.IMWRITE_PNG_COMPRESSION, 1, *strategy]
 
 
 _NUM_THREADS = len(os.sched_getaffinity(0))
@@ -104,11 +124,22 @@ _NUM_THREADS = len(os.sched_getaffinity(0))
 _permits = threading.Semaphore(_NUM_THREADS + 1)
 
 
+class _Thread(threading.local):
+    does_not_end = False
+
+
+_thread = _Thread()
+
+
+def _begin_thread() -> None:
+    _thread.does_not_end = True
+
+
 @functools.cache
 def _threads() -> futures.ThreadPoolExecutor:
     from concurrent import futures
 
-    return futures.ThreadPoolExecutor(_NUM_THREADS)
+    return futures.ThreadPoolExecutor(_NUM_THREADS, initializer=_begin_thread)
 
 
 def _before_fork() -> None:

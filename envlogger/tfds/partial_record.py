@@ -127,6 +127,18 @@ class ElementsOnDisk(Sequence[memoryview]):
             return [self._read(*place) for place in self._places[index]]
         return self._read(*self._places[index])
 
+    def run(self, first: int, end: int) -> list[memoryview]:
+        """Reads the elements [first, end) at once. What is returned shares its memory."""
+        places, size = self._places[first:end], len(self._header)
+        if not places:
+            return []
+        position = places[0][0] - size
+        data = self._record[position : places[-1][1]]
+        headers = (data[start - size - position : start - position] for start, _ in places)
+        if size and any(header != self._header for header in headers):
+            raise ValueError(f"elements are not of {places[0][1] - places[0][0]} bytes each")
+        return [data[start - position : stop - position] for start, stop in places]
+
     def _read(self, start: int, stop: int) -> memoryview:
         size = len(self._header)
         data = self._record[start - size : stop]

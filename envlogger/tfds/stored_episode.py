@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.converters import json_codec
-from envlogger.tfds import example, features, moulds, row_forms, schema, structure, views
+from envlogger.tfds import example, features, images, moulds, row_forms, schema, structure, views
 from envlogger.tfds.episode import End, slot_path
 from envlogger.tfds.features import Column, EncodedColumn, Encoding, Feature
 from envlogger.tfds.partial_record import PartialRecord, Places, RecordOnDisk
@@ -34,9 +34,6 @@ _STRETCH_BYTES = 1 << 20
 
 _PLACE_BYTES = 150  # a tuple of integers, and its place in a list or dict
 _IMAGES = (Encoding.PNG, Encoding.JPEG)
-
-# Images from here on take longer to decode than a thread takes to be woken up.
-_LARGE_IMAGE = 1 << 15
 
 _FIRST, _MID, _LAST = dm_env.StepType
 _IS_FIRST = f"{schema.STEPS}/{schema.IS_FIRST}"
@@ -456,7 +453,7 @@ def _step_types_by_flags(episode: StoredEpisode) -> tuple[dm_env.StepType, ...]:
 def _is_large_image(feature: Feature) -> bool:
     """Whether to decode an image takes so long that threads pay."""
     is_encoded = feature.encoding in _IMAGES
-    return is_encoded and not feature.is_ragged and _row_bytes(feature) >= _LARGE_IMAGE
+    return is_encoded and not feature.is_ragged and _row_bytes(feature) >= images.LARGE_BYTES
 
 
 def _row_bytes(feature: Feature) -> int:

@@ -3,9 +3,13 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import threading
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from envlogger import errors
@@ -95,3 +99,55 @@ def test_what_is_cut_off_or_no_image_is_refused(capfd):
         with pytest.raises(errors.CorruptDatasetError, match="bytes are not a PNG or JPEG image"):
             images.decode(memoryview(broken), 3)
     capfd.readouterr()  # OpenCV says so, too
+
+
+def test_others_read_our_png():
+    image = _noise(9, 11, 3)
+    image[4:] = image[3]
+
+    with Image.open(io.BytesIO(images.encode(image, "png"))) as picture:
+        picture.load()
+
+        assert picture.format == "PNG"
+        assert np.asarray(picture).tolist() == image.tolist()
+
+
+@pytest.mark.parametrize("place", ["header", "data", "checksum", "end"])
+def test_a_damaged_png_is_refused(place, capfd):
+    data = bytearray(images.encode(_noise(40, 40, 3), "png"))
+    data[{"header": 19, "data": 700, "checksum": -13, "end": -6}[place]] ^= 1
+
+    with pytest.raises(errors.CorruptDatasetError, match="bytes are not a PNG or JPEG image"):
+        images.decode(memoryview(bytes(data)), 3)
+    capfd.readouterr()  # OpenCV says so, too
+
+
+def test_opencv_is_used_by_threads_that_do_not_end(monkeypatch):
+    jpeg = memoryview(images.encode(np.zeros((8, 8, 3), np.uint8), "jpeg"))
+    decode, users = images._decode_other, []
+    monkeypatch.setattr(
+        images,
+        "_decode_other",
+        lambda *a: (users.append(threading.current_thread()), decode(*a))[1],
+    )
+    thread = threading.Thread(target=images.decode, args=(jpeg, 3))
+    thread.start()
+    thread.join(60)
+    images.in_threads(lambda _: images.decode(jpeg, 3), range(4), is_large=True)
+
+    assert len(users) == 5
+    assert thread not in users
+    assert all(user.is_alive() for user in users)
+
+
+@hypothesis.given(
+    arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3])))
+)
+def test_png_as_pillow_and_opencv_read_it(image):
+    data = images.encode(image, "png")
+
+    with Image.open(io.BytesIO(data)) as picture:
+        by_pillow = np.asarray(picture).reshape(image.shape)
+    assert by_pillow.tobytes() == image.tobytes()
+    assert images._decode_other(memoryview(data), image.shape[2]).tobytes() == image.tobytes()
+    assert images.decode(memoryview(data), image.shape[2]).tobytes() == image.tobytes()

@@ -14,7 +14,6 @@ datasets of numbers in place of datasets of records.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -26,11 +25,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from envlogger import errors
-from envlogger.tfds import example, images, live_iterators, lru, shard_pool
+from envlogger.tfds import example, images, live_iterators, lru, png, shard_pool
 from envlogger.tfds.loaders import columns as columns_lib
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.sources import STEPS, Part
-from envlogger.tfds.partial_record import ListOnDisk, PartialRecord
+from envlogger.tfds.partial_record import ElementsOnDisk, ListOnDisk, PartialRecord
 
 # Of what episodes have besides images, and of where these are.
 _CACHE_BYTES = 64 << 20
@@ -39,11 +38,11 @@ _ELEMENT_BYTES = 150  # a tuple of two integers, and its place in a list
 # TensorFlow copies arrays that are not aligned so.
 _ALIGNMENT = 64
 
+# Rows are read and decoded in groups of this size, so that they stay in the processor's cache.
+_GROUP_BYTES = 1 << 18
+
 # From here on, a row is worth being read by itself.
 _LARGE_ROW = 1 << 13
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_COLOR_TYPES = {1: 0, 3: 2, 4: 6}  # by channels: gray, RGB, RGB with alpha
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +164,7 @@ class EpisodesOnDisk:
         """Returns N rows, (N,) string, as they are stored."""
 
         def read(places: npt.NDArray[np.int64]) -> Any:
-            return _strings([self._take(column, place, bytes) for place in places.tolist()])
+            return _strings([bytes(row) for row in self._rows(column, places.tolist())])
 
         return tf.ensure_shape(_call(read, [places], tf.string), places.shape[:1])
 
@@ -173,26 +172,36 @@ class EpisodesOnDisk:
         self, values: npt.NDArray[Any], column: Column, places: Sequence[Sequence[int]]
     ) -> None:
         is_image = isinstance(column.feature, tfds.features.Image)
+        size = max(_GROUP_BYTES * len(values) // max(values.nbytes, 1), 1)
+        for first in range(0, len(places), size):
+            group = places[first : first + size]
+            rows = self._rows(column, group)
+            some = values[first : first + size]
+            if is_image and png.decode_into(some, rows):
+                continue
+            for i, row in enumerate(rows):
+                try:
+                    if is_image:
+                        some[i] = _decode_image(column.feature, row)
+                    else:
+                        some[i] = np.frombuffer(row, values.dtype).reshape(values.shape[1:])
+                except (errors.CorruptDatasetError, ValueError) as error:
+                    raise _damaged(self._episode(group[i][0]), column, error) from error
 
-        def decode(row: memoryview) -> npt.NDArray[Any]:
-            if is_image:
-                # A thread of tf.data's, of which several do this at a time.
-                return images.call(functools.partial(_decode_image, column.feature), row)
-            return np.frombuffer(row, values.dtype).reshape(values.shape[1:])
-
-        for i, place in enumerate(places):
-            values[i] = self._take(column, place, decode)
-
-    def _take(
-        self, column: Column, place: Sequence[int], decode: Callable[[memoryview], Any]
-    ) -> Any:
-        """Returns what is made of a row."""
-        number, step = place
-        episode = self._episode(number)
-        try:
-            return decode(episode.rows[column.name][step])
-        except (errors.CorruptDatasetError, ValueError) as error:
-            raise errors.CorruptDatasetError(f"{episode.path}: {column.name}: {error}") from error
+    def _rows(self, column: Column, places: Sequence[Sequence[int]]) -> list[memoryview]:
+        """Returns rows as they are stored, which may share memory; those in a row are read at once."""
+        rows: list[memoryview] = []
+        for number, start, stop in _runs(places):
+            episode = self._episode(number)
+            stored = episode.rows[column.name]
+            try:
+                if isinstance(stored, ElementsOnDisk):
+                    rows += stored.run(start, stop)
+                else:
+                    rows += stored[start:stop]
+            except (errors.CorruptDatasetError, ValueError) as error:
+                raise _damaged(episode, column, error) from error
+        return rows
 
     def _episode(self, number: int) -> _Episode:
         episode = self._known.get(number)
@@ -298,7 +307,7 @@ def is_decoded(column: Column) -> bool:
     return (
         feature.to_json_content().encoding_format == "png"
         and None not in shape
-        and shape[2] in _PNG_COLOR_TYPES
+        and shape[2] in png.COLOR_TYPES
         and feature.np_dtype == np.uint8
     )
 
@@ -317,6 +326,21 @@ def _is_large(column: Column) -> bool:
         and feature.np_dtype.kind in "biuf"
         and math.prod(feature.shape) * feature.np_dtype.itemsize >= _LARGE_ROW
     )
+
+
+def _runs(places: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Returns where steps follow one another: the number of the episode, start and stop."""
+    runs: list[list[int]] = []
+    for number, step in places:
+        if runs and runs[-1][0] == number and runs[-1][2] == step:
+            runs[-1][2] += 1
+        else:
+            runs.append([number, step, step + 1])
+    return runs
+
+
+def _damaged(episode: _Episode, column: Column, error: Exception) -> errors.CorruptDatasetError:
+    return errors.CorruptDatasetError(f"{episode.path}: {column.name}: {error}")
 
 
 def _in_memory(raw: example.RawFeature) -> example.RawFeature:
@@ -341,11 +365,14 @@ def _rows_of(raw: example.RawFeature, column: Column) -> Sequence[memoryview]:
 
 
 def _decode_image(feature: Any, row: memoryview) -> npt.NDArray[np.uint8]:
-    """Decodes a PNG; OpenCV, which is faster, decodes what cannot be understood in two ways."""
+    """Decodes a PNG; TensorFlow, which is slower, decodes what can be understood in two ways."""
     channels = feature.shape[2]
     header = bytes(row[:26])
-    if header[:8] == _PNG_SIGNATURE and header[24:] == bytes((8, _PNG_COLOR_TYPES[channels])):
-        return images.decode(row, channels)
+    if header[:8] == png.SIGNATURE and header[24:] == bytes((8, png.COLOR_TYPES[channels])):
+        image = images.decode(row, channels)
+        if image.shape != tuple(feature.shape):
+            raise ValueError(f"got an image of shape {image.shape}")
+        return image
     value: npt.NDArray[np.uint8] = feature.decode_example(tf.constant(bytes(row))).numpy()
     return value
 
