@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PNG and JPEG by OpenCV, Pillow and imagecodecs: `python -m benchmarks.image_codecs`.
+"""PNG and JPEG by us, OpenCV, Pillow and imagecodecs: `python -m benchmarks.image_codecs`.
 
-What `envlogger/tfds/images.py` was chosen by. Installs them into an environment of its own, prints
+What `envlogger/tfds/images.py` and `png.py` were chosen by. Installs them into an environment of its own, prints
 a table and saves it with its numbers.
 """
 
@@ -61,9 +61,11 @@ def main() -> None:
         "machine": machine.describe(tempfile.gettempdir()),
         "versions": {
             name: metadata.version(name)
-            for name in ("imagecodecs", "numpy", "opencv-python-headless", "pillow")
+            for name in ("imagecodecs", "isal", "numpy", "opencv-python-headless", "pillow")
         },
-        "import_ms": {name: _import_ms(name) for name in ("cv2", "PIL.Image", "imagecodecs")},
+        "import_ms": {
+            name: _import_ms(name) for name in ("isal.isal_zlib", "cv2", "PIL.Image", "imagecodecs")
+        },
         "results": rows,
     }
     text = _markdown(document)
@@ -81,6 +83,8 @@ def _codecs() -> dict[str, Codec]:
     import imagecodecs
     import numpy as np
     from PIL import Image
+
+    from envlogger.tfds import png
 
     def opencv(extension: str, *options: int) -> Codec:
         return (
@@ -103,6 +107,7 @@ def _codecs() -> dict[str, Codec]:
     level, strategy = cv2.IMWRITE_PNG_COMPRESSION, cv2.IMWRITE_PNG_STRATEGY
     rle = cv2.IMWRITE_PNG_STRATEGY_RLE
     return {
+        "ours: PNG, up, ISA-L 1": (png.encode, lambda data: png.decode(memoryview(data), 3)),
         "OpenCV PNG 1, run-length": opencv(".png", level, 1, strategy, rle),
         "OpenCV PNG 1": opencv(".png", level, 1),
         "OpenCV PNG 6": opencv(".png", level, 6),

@@ -30,7 +30,14 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     # What these programs themselves need.
     "report": ("matplotlib>=3.8", "numpy", "tqdm>=4.66"),
     "growth": ("-e", str(ROOT), "matplotlib>=3.8", "tqdm>=4.66"),
-    "codecs": ("imagecodecs", "numpy", "opencv-python-headless>=4.8", "pillow", "tqdm>=4.66"),
+    "codecs": (
+        "imagecodecs",
+        "isal>=1.7",
+        "numpy",
+        "opencv-python-headless>=4.8",
+        "pillow",
+        "tqdm>=4.66",
+    ),
 }
 # Run in a peer's environment: the checkout comes last on the path, so that `import envlogger`
 # finds what is installed there, and `-P` keeps the current directory off it.

@@ -115,7 +115,7 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
 
     def stack(self, indices: Sequence[int], feature: Feature) -> npt.NDArray[Any]:
         """Returns the rows at some indices as one array of its own; see `stack`."""
-        if self._keeps:
+        if self._is_large or self._keeps:
             return stack(self.take(indices), feature)
         # One by one, so that a row is copied while it is in the processor's cache.
         column = np.empty((len(indices), *_fixed(feature.shape)), feature.dtype)
