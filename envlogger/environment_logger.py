@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import dm_env
 
 from envlogger import environment_wrapper, errors
-from envlogger.backends import backend_type, backend_writer, in_memory_backend, tfds_backend_writer
+from envlogger.backends import backend_type, backend_writer, tfds_backend_writer
 from envlogger.converters import spec_codec
 
 Callback: TypeAlias = Callable[[dm_env.TimeStep, Any, dm_env.Environment], Any]
@@ -144,6 +144,8 @@ def make_backend(backend: Backend, kwargs: dict[str, Any]) -> backend_writer.Bac
             )
         return tfds_backend_writer.TFDSBackendWriter(**kwargs)
     if backend is backend_type.BackendType.IN_MEMORY:
+        from envlogger.backends import in_memory_backend  # with what reads, which others don't need
+
         return in_memory_backend.InMemoryBackendWriter(**kwargs)
     if backend is backend_type.BackendType.RIEGELI:
         raise errors.OptionError(

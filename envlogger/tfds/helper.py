@@ -21,11 +21,15 @@ from envlogger.tfds.helper_process import CLOSE, POLL_SECONDS, PRESSURE, PUBLISH
 # of the time that the helper takes to start; it has no use for them.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-# It ends at once: to take the interpreter down in good order costs as much as a thousand steps.
+# What is imported is not looked through for garbage. And it ends at once: to take the interpreter down in
+# good order costs as much as a thousand steps.
 _BOOTSTRAP = """
-import json, os, sys
+import gc, json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
+gc.disable()
 from envlogger.tfds import helper_process
+gc.freeze()
+gc.enable()
 helper_process.main(json.loads(sys.argv[2]))
 os._exit(0)
 """
