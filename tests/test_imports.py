@@ -28,7 +28,12 @@ _LAYERS = (
     ("envlogger.tfds.schema",),
     ("envlogger.tfds.feature_json",),
     ("envlogger.tfds.features", "envlogger.tfds.structure"),
-    ("envlogger.tfds.example", "envlogger.tfds.images", "envlogger.tfds.partial_record"),
+    (
+        "envlogger.tfds.example",
+        "envlogger.tfds.images",
+        "envlogger.tfds.partial_record",
+        "envlogger.tfds.png",
+    ),
     ("envlogger.converters",),
     ("envlogger.options",),
     (
