@@ -177,9 +177,12 @@ def _measure(makers: dict[str, Callable[[], Any]], repetitions: int) -> dict[str
     for repetition in range(repetitions + 1):
         for name, dataset in datasets.items():
             wall, cpu, steps = time.perf_counter(), time.process_time(), 0
-            for batch in dataset:
+            # It goes later: tf.data's tuner sleeps for up to seconds first, whatever the pipeline.
+            iterator = iter(dataset)
+            for batch in iterator:
                 steps += int(np.prod(batch["is_first"].shape))
             run = (time.perf_counter() - wall, time.process_time() - cpu, steps)
+            del iterator
             if repetition:  # the first one is to warm up
                 runs[name].append(run)
     return {
