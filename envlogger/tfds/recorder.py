@@ -54,14 +54,10 @@ class Recorder:
 
     def begin_episode(self, stream: int) -> None:
         """Fixes shapes: the stream's episode before may be published, with the features as they are."""
-        if self._young:
-            self._young = {path: of for path, of in self._young.items() if of != stream}
-        if self._young_metadata:
-            self._young_metadata = {
-                path: streams
-                for path, streams in self._young_metadata.items()
-                if stream not in streams
-            }
+        self._young = {path: of for path, of in self._young.items() if of != stream}
+        self._young_metadata = {
+            path: streams for path, streams in self._young_metadata.items() if stream not in streams
+        }
 
     def whole(
         self, steps: Iterable[step_data.StepData], metadata: Any, stream: int

@@ -17,6 +17,7 @@ import contextlib
 import os
 import struct
 
+import google_crc32c
 import numpy as np
 
 from envlogger.tfds import shard_errors, shards
@@ -147,7 +148,5 @@ class TFRecordReader:
 
 def _crc(data: bytes) -> int:
     """Returns the CRC-32C of data, masked as in TFRecord: rotated, and a constant added."""
-    import google_crc32c  # here: ArrayRecord does without, and the helper is to start soon
-
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -92,7 +92,6 @@ class WritingSession:
         _sessions.add(self)
         # Closes at the end of the process, or when nobody has the session any more.
         self._finalizer = weakref.finalize(self, _close, self._logs, self._sealing, self._pid)
-        self._is_open = True
 
     def streams(self) -> list[Stream]:
         """Returns what records the steps of each environment."""
@@ -107,8 +106,7 @@ class WritingSession:
 
     def begin_episode(self, stream: int) -> None:
         """Prepares for an episode of a stream."""
-        if not self._is_open:
-            self.check_open()
+        self.check_open()
         self.check()
         self._recorder.begin_episode(stream)
 
@@ -130,13 +128,11 @@ class WritingSession:
 
     def disown(self) -> None:
         """Called in a fork of the process: what is recorded here would mix with the parent's."""
-        self._is_open = False
         for log in self._logs:
             log.writes.clear()
 
     def close(self) -> None:
         """Seals and publishes everything. May be called more than once."""
-        self._is_open = False
         if os.getpid() == self._pid:
             self._finalizer()
 
