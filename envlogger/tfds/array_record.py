@@ -221,13 +221,13 @@ def _extend(
         else:
             count = min(max(_READ_BYTES // last, 1), _READ_RECORDS, stop - position)
             read = reader.read(position, position + count)
+        for record in read:
+            if len(record) >= memory.LARGE:
+                memory.keep_freed()
+                file.compared.add(position)
+            position += 1
+            size += len(record)
         records += read
-        read_bytes = sum(map(len, read))
-        if read_bytes >= memory.LARGE:
-            memory.keep_freed()
-            file.compared.update(range(position, position + len(read)))
-        position += len(read)
-        size += read_bytes
     return position
 
 

@@ -127,12 +127,12 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
     def decode_together(columns: Sequence[EncodedColumn], index: int) -> None:
         """Decodes a row of several columns on all cores; those that keep rows have it then."""
         missing = [c for c in columns if c._keeps and index not in c._kept]
-        rows = images.in_threads(lambda column: column[index], missing, is_large=True)
+        rows = images.map_all(lambda column: column[index], missing, is_large=True)
         for column, row in zip(missing, rows, strict=True):
             column._kept[index] = row
 
     def _decode_all(self, items: Sequence[Any]) -> list[npt.NDArray[Any]]:
-        return images.in_threads(self._decode, items, is_large=self._is_large)
+        return images.map_all(self._decode, items, is_large=self._is_large)
 
 
 class Chunks(list[npt.NDArray[Any]]):

@@ -38,10 +38,10 @@ def encode(image: npt.NDArray[np.uint8], encoding: str) -> bytes:
 def encode_all(pictures: Sequence[npt.NDArray[np.uint8]], encoding: str) -> list[bytes]:
     """Returns images of one size as PNG or JPEG files; on as many cores as there are."""
     is_large = bool(pictures) and pictures[0].nbytes >= LARGE_BYTES
-    return in_threads(lambda image: encode(image, encoding), pictures, is_large=is_large)
+    return map_all(lambda image: encode(image, encoding), pictures, is_large=is_large)
 
 
-def in_threads(function: Callable[[T], U], items: Sequence[T], *, is_large: bool) -> list[U]:
+def map_all(function: Callable[[T], U], items: Sequence[T], *, is_large: bool) -> list[U]:
     """Returns what a function that encodes or decodes makes of items.
 
     Args:

@@ -23,20 +23,23 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOR_TYPES = {1: 0, 3: 2, 4: 6}
 
 _UP = 2
-_HEADER = struct.Struct(
-    ">II5B"
-)  # width, height, bits, color type, compression, filters, interlacing
-_LENGTH, _CHECKSUM = struct.Struct(">I"), struct.Struct(">I")
-_AROUND = _LENGTH.size + 4 + _CHECKSUM.size  # what a chunk has beside its data: 4 for its type
-_DATA_START = len(SIGNATURE) + _AROUND + _HEADER.size + _LENGTH.size + 4
 _LEVEL = 1
+
+# A chunk: the length of its data, its type, its data, their checksum. Of a file, the first one is
+# _HEADER: width, height, bits, color type, compression, filters, interlacing. Then comes the data.
+_NUMBER = struct.Struct(">I")
+_BEFORE_DATA = _NUMBER.size + 4
+_HEADER = struct.Struct(">II5B")
+_HEADER_START = len(SIGNATURE) + _BEFORE_DATA
+_DATA_START = _HEADER_START + _HEADER.size + _NUMBER.size + _BEFORE_DATA
+
 # Deflate can't do better. A header that promises more lies, and is not believed.
 _MOST_COMPRESSION = 1032
 
 
-def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
+def _chunk(kind: bytes, data: bytes | memoryview) -> tuple[bytes, bytes, bytes | memoryview, bytes]:
     checksum = isal_zlib.crc32(data, isal_zlib.crc32(kind))
-    return _LENGTH.pack(len(data)), kind, data, _CHECKSUM.pack(checksum)
+    return _NUMBER.pack(len(data)), kind, data, _NUMBER.pack(checksum)
 
 
 _END = b"".join(_chunk(b"IEND", b""))
@@ -56,9 +59,9 @@ def encode(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 def decode(file: memoryview, channels: int) -> npt.NDArray[np.uint8] | None:
-    """Returns the image (height, width, channels) in a file; None if `encode` did not write it like this.
+    """Returns the image (height, width, channels) in a file; None if it is not as `encode` writes them.
 
-    That it is damaged is no more than one reason for that.
+    Others' files are not, and damaged ones are not: all their bytes are compared with what they must be.
     """
     unpacked = _unpack(file, channels)
     if unpacked is None:
@@ -88,16 +91,16 @@ def decode_into(images: npt.NDArray[np.uint8], files: Sequence[memoryview]) -> b
 
 def _unpack(file: memoryview, channels: int) -> tuple[int, int, bytes] | None:
     """Returns height, width and rows of an image in a file that `encode` wrote; otherwise None."""
-    data_end = len(file) - len(_END) - _CHECKSUM.size
-    if data_end < _DATA_START or file[data_end + _CHECKSUM.size :] != _END:
+    data_end = len(file) - len(_END) - _NUMBER.size
+    if data_end < _DATA_START:
         return None
-    start = bytes(file[:_DATA_START])
-    width, height, *_ = _HEADER.unpack_from(start, len(SIGNATURE) + _LENGTH.size + 4)
+    start, data, end = file[:_DATA_START], file[_DATA_START:data_end], file[data_end:]
+    width, height, *_ = _HEADER.unpack_from(start, _HEADER_START)
     header = _HEADER.pack(width, height, 8, COLOR_TYPES[channels], 0, 0, 0)
-    data = file[_DATA_START:data_end]
-    prefix = (SIGNATURE, *_chunk(b"IHDR", header), _LENGTH.pack(len(data)), b"IDAT")
-    checksum = _CHECKSUM.pack(isal_zlib.crc32(data, isal_zlib.crc32(b"IDAT")))
-    if start != b"".join(prefix) or file[data_end : data_end + _CHECKSUM.size] != checksum:
+    length, kind, _, checksum = _chunk(b"IDAT", data)
+    if start != b"".join((SIGNATURE, *_chunk(b"IHDR", header), length, kind)):
+        return None
+    if end != checksum + _END:
         return None
     row_bytes = 1 + width * channels
     size = height * row_bytes

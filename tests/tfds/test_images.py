@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from envlogger import errors
-from envlogger.tfds import images
+from envlogger.tfds import images, png
 
 
 def _noise(*shape):
@@ -65,6 +65,34 @@ def test_pngs_of_others_are_read():
     Image.fromarray(image).save(file, "png")
 
     assert images.decode(memoryview(file.getvalue()), 4).tolist() == image.tolist()
+
+
+def test_our_decoder_leaves_the_pngs_of_others_to_opencv():
+    for options in ({}, {"optimize": True}):
+        file = io.BytesIO()
+        Image.fromarray(_noise(5, 6, 3)).save(file, "png", **options)
+
+        assert png.decode(memoryview(file.getvalue()), 3) is None
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_many_are_decoded_at_once(count):
+    pictures = np.stack([_noise(7, 9, 3) + np.uint8(i) for i in range(count)])
+    files = [memoryview(images.encode(picture, "png")) for picture in pictures]
+    decoded = np.empty_like(pictures)
+
+    assert png.decode_into(decoded, files)
+    assert decoded.tobytes() == pictures.tobytes()
+
+
+def test_not_at_once_if_one_is_of_another_size_or_not_ours():
+    ours = memoryview(images.encode(_noise(7, 9, 3), "png"))
+    turned = memoryview(images.encode(_noise(9, 7, 3), "png"))
+    gray = memoryview(images.encode(_noise(7, 9, 1), "png"))
+    file = io.BytesIO()
+    Image.fromarray(_noise(7, 9, 3)).save(file, "png")
+    for other in (turned, gray, memoryview(file.getvalue()), ours[:-20], memoryview(b"")):
+        assert not png.decode_into(np.empty((2, 7, 9, 3), np.uint8), [ours, other])
 
 
 def test_many_images_keep_their_order():
@@ -133,7 +161,7 @@ def test_opencv_is_used_by_threads_that_do_not_end(monkeypatch):
     thread = threading.Thread(target=images.decode, args=(jpeg, 3))
     thread.start()
     thread.join(60)
-    images.in_threads(lambda _: images.decode(jpeg, 3), range(4), is_large=True)
+    images.map_all(lambda _: images.decode(jpeg, 3), range(4), is_large=True)
 
     assert len(users) == 5
     assert thread not in users

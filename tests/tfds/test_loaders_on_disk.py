@@ -316,3 +316,18 @@ def test_images_that_are_no_images(tmp_path, monkeypatch):
     monkeypatch.setattr(shard_pool.ShardPool, "compare", lambda pool, index: None)
     with pytest.raises(tf.errors.OpError, match=r"record-00000.*observation/camera"):
         list(envlogger.tfds.steps(tmp_path / "1.0.0"))
+
+
+def test_a_row_of_another_size(tmp_path, monkeypatch):
+    _record(tmp_path / "1.0.0", "raw")
+    (path,) = (tmp_path / "1.0.0").glob("*train*00000*")
+    with envlogger.Reader(tmp_path / "1.0.0") as reader:
+        row = reader.steps[9].timestep.observation["camera"].tobytes()
+    data = bytearray(path.read_bytes())
+    place = data.index(row[:100])
+    assert data[place - 4] == 0x0A  # the row's tag, and three bytes of its size
+    data[place - 1] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setattr(shard_pool.ShardPool, "compare", lambda pool, index: None)
+    with pytest.raises(tf.errors.OpError, match=r"observation/camera.*not of 76800 bytes each"):
+        list(envlogger.tfds.steps(tmp_path / "1.0.0"))

@@ -45,8 +45,8 @@ def windows(
         stride 6, pad         0123 67..
 
     Only the steps that a window holds are decoded, and of large episodes of images only these are read: a
-    stride larger than `length` saves that much. Where windows overlap, an image is decoded once for all of them, unless `shuffle.steps` or
-    `interleave` take them apart.
+    stride larger than `length` saves that much. Where windows overlap, an image is decoded once for all
+    of them, unless `shuffle.steps` or `interleave` take them apart.
 
     Args:
       source: As in `steps`, as are the other arguments.

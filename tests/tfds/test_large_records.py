@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Large records of ArrayRecord as tf.data: the library compares them once, then they are read without it."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from array_record.python import array_record_module
+from tensorflow_datasets.core import file_adapters
+
+from envlogger import memory
+from envlogger.tfds import array_record_file
+
+ADAPTER = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
+
+
+def _records():
+    """Returns records of which every other is large, the one after the first by a byte."""
+    rng = np.random.default_rng(0)
+    sizes = [9, memory.LARGE, memory.LARGE - 1, memory.LARGE + 7, 20_000, 3 * memory.LARGE]
+    return [rng.integers(0, 5, size, np.uint8).tobytes() for size in sizes]
+
+
+def _write(path, records, options):
+    writer = array_record_module.ArrayRecordWriter(os.fspath(path), f"group_size:1,{options}")
+    for record in records:
+        writer.write(record)
+    writer.close()
+
+
+def _read(path):
+    return list(ADAPTER.make_tf_data(path).as_numpy_iterator())
+
+
+@pytest.fixture
+def read_in_python(monkeypatch):
+    """A list that gets the number of each record that is read without the library."""
+    numbers = []
+    read = array_record_file.ArrayRecordFile.read
+
+    def spy(file, number):
+        numbers.append(number)
+        return read(file, number)
+
+    monkeypatch.setattr(array_record_file.ArrayRecordFile, "read", spy)
+    return numbers
+
+
+@pytest.mark.parametrize("options", ["uncompressed", "zstd:1", "brotli:1", "snappy"])
+def test_the_library_reads_a_large_record_once(tmp_path, read_in_python, options):
+    path, records = tmp_path / "shard", _records()
+    _write(path, records, options)
+
+    assert _read(path) == records
+    assert read_in_python == []
+    assert _read(path) == records
+    assert read_in_python == [i for i, record in enumerate(records) if len(record) >= memory.LARGE]
+
+
+def test_a_file_in_its_place_is_compared_anew(tmp_path, read_in_python):
+    path, records = tmp_path / "shard", _records()
+    _write(path, records, "uncompressed")
+    _read(path)
+    _write(tmp_path / "other", records[::-1], "uncompressed")
+    os.replace(tmp_path / "other", path)
+
+    assert _read(path) == records[::-1]
+    assert read_in_python == []
+
+
+def test_a_byte_that_changes_is_found_the_first_time(tmp_path):
+    path, records = tmp_path / "shard", _records()
+    _write(path, records, "uncompressed")
+    data = bytearray(path.read_bytes())
+    data[data.index(records[3][:1000]) + 500] ^= 1
+    path.write_bytes(data)
+
+    with pytest.raises(Exception, match="can't be read from record 3 on"):
+        _read(path)
