@@ -39,6 +39,10 @@ def last(observation: Any = 0.0, reward: Any = 1.0, discount: Any = 0.0) -> dm_e
     return dm_env.TimeStep(dm_env.StepType.LAST, reward, discount, observation)
 
 
+# An episode like any other.
+GOOD = [first(), mid(), last()]
+
+
 def spec_of(value: Any) -> Any:
     """Returns the nest of specs that a value conforms to; without what is None."""
     if isinstance(value, Mapping):
@@ -108,22 +112,22 @@ def play(env: dm_env.Environment, actions: Sequence[Sequence[Any]]) -> list[list
     return played
 
 
+def logger(path: Any, env: dm_env.Environment, **kwargs: Any) -> envlogger.EnvLogger:
+    """Returns a logger whose steps this process seals: starting another takes longer than most tests."""
+    return envlogger.EnvLogger(env, data_directory=str(path), **{"helper": False, **kwargs})
+
+
 def record(
     path: Any,
     episodes: Sequence[Sequence[dm_env.TimeStep]],
     actions: Sequence[Sequence[Any]] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Records scripted episodes; the actions are 0, 1, 2, … unless they are given.
-
-    This process seals them unless `helper` is True: starting another takes longer than most tests.
-    """
+    """Records scripted episodes by `logger`; the actions are 0, 1, 2, … unless they are given."""
     if actions is None:
         actions = [list(range(len(episode) - 1)) for episode in episodes]
     action = next((a for episode in actions for a in episode), 0)
-    with envlogger.EnvLogger(
-        ScriptedEnv(episodes, action), data_directory=str(path), **{"helper": False, **kwargs}
-    ) as env:
+    with logger(path, ScriptedEnv(episodes, action), **kwargs) as env:
         play(env, actions)
 
 
