@@ -117,6 +117,13 @@ def logger(path: Any, env: dm_env.Environment, **kwargs: Any) -> envlogger.EnvLo
     return envlogger.EnvLogger(env, data_directory=str(path), **{"helper": False, **kwargs})
 
 
+def scripted_logger(
+    path: Any, episodes: Sequence[Sequence[dm_env.TimeStep]], action: Any = 0, **kwargs: Any
+) -> envlogger.EnvLogger:
+    """Returns a logger, as `logger` does, around a `ScriptedEnv`."""
+    return logger(path, ScriptedEnv(episodes, action), **kwargs)
+
+
 def record(
     path: Any,
     episodes: Sequence[Sequence[dm_env.TimeStep]],
@@ -127,7 +134,7 @@ def record(
     if actions is None:
         actions = [list(range(len(episode) - 1)) for episode in episodes]
     action = next((a for episode in actions for a in episode), 0)
-    with logger(path, ScriptedEnv(episodes, action), **kwargs) as env:
+    with scripted_logger(path, episodes, action, **kwargs) as env:
         play(env, actions)
 
 
@@ -154,6 +161,11 @@ def expected_steps(
         step_data.StepData(timestep, action, data)
         for timestep, action, data in zip(timesteps, [None, *actions], custom, strict=True)
     ]
+
+
+def expected_run(*episodes: Sequence[dm_env.TimeStep]) -> list[list[step_data.StepData]]:
+    """Returns what is logged of episodes whose actions are 0, 1, 2, …."""
+    return [expected_steps(steps, list(range(len(steps) - 1))) for steps in episodes]
 
 
 def data_source(path: Any, split: str = "train") -> Any:
