@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builders over logged runs, as users write them; and what is in the files that they make."""
+"""Runs, builders over them as users write them, and what is in the files that they make."""
 
 from __future__ import annotations
 
@@ -13,8 +13,38 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 import envlogger.tfds
+from envlogger.testing import catch_env
 from envlogger.tfds import dataset, dataset_files, shard_files
 from envlogger.tfds.building import episodes
+
+_TESTS = pathlib.Path(__file__).parent
+GOLDEN = _TESTS / "golden" / "everything" / "1.0.0"
+FOREIGN = _TESTS / "data" / "tfds_legacy"
+
+
+def record_catch(
+    path: pathlib.Path, seed: int, num_episodes: int = 10, **options: Any
+) -> pathlib.Path:
+    """Records Catch, with float64, strings and numbers of episodes in the metadata; returns the path."""
+    rng = np.random.default_rng(seed)
+    played: list[Any] = []
+    with envlogger.EnvLogger(
+        catch_env.Catch(rows=5, columns=3, seed=seed),
+        step_fn=lambda timestep, action, env: {"noise": rng.normal(), "text": f"{seed}"},
+        episode_fn=lambda timestep, action, env: {"number": len(played)},
+        metadata={"agent": "random", "seed": seed},
+        data_directory=str(path),
+        max_episodes_per_file=4,
+        session_id=f"run-{seed}",
+        helper=False,
+        **options,
+    ) as env:
+        while len(played) < num_episodes:
+            timestep = env.reset()
+            while not timestep.last():
+                timestep = env.step(int(rng.integers(3)))
+            played.append(timestep)
+    return path
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
