@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import envlogger
-from envlogger import errors
+from envlogger import errors, zstd
 from envlogger.backends import tfds_backend_reader
 from envlogger.testing.comparison import assert_same
 from envlogger.tfds import shard_files, shards
@@ -261,6 +261,34 @@ def test_episodes_that_compress_are_decompressed_here_once_their_hashes_were_com
                 step.timestep.observation[:] = 0  # it is the caller's
         assert sorted(by_library) == [0, 1, 2]
         assert_same(reader.episodes[1].columns()["observation"][4], frame(1, 4))
+
+
+def test_a_step_of_an_episode_that_compresses_needs_no_more_of_it_than_lies_before(
+    tmp_path, monkeypatch
+):
+    # An image comes before all other fields in the alphabet, and behind them in the record.
+    frames = np.random.default_rng(0).integers(0, 3, (STEPS, 200, 250, 3), np.uint8)
+    step = [{"a_camera": frame, "z_place": np.float64(t)} for t, frame in enumerate(frames)]
+    path = tmp_path / "1.0.0"
+    helpers.record(
+        path, [[helpers.first(step[0]), *map(helpers.mid, step[1:])]], image_format="raw"
+    )
+    stops = []
+    read = zstd.LazyBytes._begin_anew
+
+    def note(self, stop):
+        stops.append(stop)
+        read(self, stop)
+
+    monkeypatch.setattr(zstd.LazyBytes, "_begin_anew", note)
+    size = frames[0].nbytes
+    with envlogger.Reader(path, cache_bytes=0) as reader:
+        list(reader.episodes[0])  # compares the hash
+        for t in (2, 9):
+            stops.clear()
+            reader._backend._cache.clear()
+            assert_same(reader.steps[t].timestep.observation, step[t])
+            assert (t + 1) * size < max(stops) < (t + 2) * size
 
 
 def test_whole_columns_are_read_in_parts_once_their_hashes_were_compared(run, whole):

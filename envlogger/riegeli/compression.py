@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import cramjam
 import numpy as np
 
-from envlogger import errors
+from envlogger import errors, zstd
 from envlogger.riegeli import varints
 
 NONE = 0
@@ -74,18 +72,20 @@ def _decompressor(kind: int) -> Callable[[memoryview, int], varints.Bytes]:
     if kind == BROTLI:
         return _decompress_brotli
     if kind == ZSTD:
-        return functools.partial(_decompress_into, cramjam.zstd.decompress_into)
+        return _decompress_zstd
     if kind == SNAPPY:
-        return functools.partial(_decompress_into, cramjam.snappy.decompress_raw_into)
+        return _decompress_snappy
     raise ValueError(f"got the compression {kind:#x}, expected none, brotli, zstd or snappy")
 
 
-def _decompress_into(
-    into: Callable[[Any, Any], int], block: memoryview, size: int
-) -> varints.Bytes:
+def _decompress_zstd(block: memoryview, size: int) -> varints.Bytes:
+    return np.frombuffer(zstd.decompress(block, size), np.uint8)
+
+
+def _decompress_snappy(block: memoryview, size: int) -> varints.Bytes:
     out = np.empty(size, np.uint8)
     try:
-        return out[: into(block, out)]
+        return out[: cramjam.snappy.decompress_raw_into(block, out.data)]
     except cramjam.DecompressionError as error:
         raise ValueError(f"a compressed block is damaged: {error}") from error
 

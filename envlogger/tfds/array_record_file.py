@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads ArrayRecord files in Python: parts of large records, and in processes that were forked.
 
-ArrayRecord's own library reads whole records only. It starts threads with the first file that a process opens, and waits for them on
-structures of their stacks. In a fork there are no such threads, and their stacks are soon used for
-something else: the library then hangs, or dies of SIGSEGV. Workers of PyTorch are forks, as a rule.
+ArrayRecord's own library reads whole records only. It starts threads with the first file that a process
+opens, and waits for them on structures of their stacks. In a fork there are no such threads, and their
+stacks are soon used for something else: the library then hangs, or dies of SIGSEGV. Workers of PyTorch
+are forks, as a rule.
 
 A file is one of Riegeli/records (https://github.com/google/riegeli/blob/master/doc/riegeli_records_file_format.md):
 
@@ -26,9 +27,10 @@ from typing import Any
 
 import numpy as np
 
+from envlogger import zstd
 from envlogger.tfds import shard_errors
 from envlogger.tfds.example import decode_varint
-from envlogger.tfds.partial_record import Place
+from envlogger.tfds.partial_record import Place, RecordOnDisk, record_in_memory
 
 _BLOCK = 1 << 16
 _BLOCK_HEADER = 24
@@ -38,6 +40,7 @@ _SMALL = 1 << 10  # is soon copied
 _LONGEST_HEAD = 1 + 2 * 10  # of a chunk of one record: compression and two varints
 _HEADER = struct.Struct("<QQQQQ")
 _SIMPLE_CHUNK = ord("r")
+_ZSTD = ord("z")
 
 # How many times larger than its compressed form data can be: a file that says more has lied.
 _MOST_REPETITIVE = 1 << 20
@@ -73,15 +76,34 @@ class ArrayRecordFile:
         Raises:
           CorruptDatasetError: Its bytes are damaged.
         """
-        return bytes(self.view(index))
+        return bytes(self._view(index))
 
-    def view(self, index: int) -> memoryview:
-        """Returns a record, as `read` does, without a copy of it."""
-        position, size, number = self._places[index]
+    def open(self, index: int) -> RecordOnDisk:
+        """Returns a record that needs the file no more; in zstd, it is decompressed as far as it is read.
+
+        Raises:
+          CorruptDatasetError: Its bytes are damaged; also later, when they are read.
+        """
+        position, size, _ = self._places[index]
+        data = self._read(position, size)
         try:
-            return _records(self._read(position, size))[number]
+            sizes, values = _split(data)
+            if data[0] != _ZSTD or len(sizes) != 1:
+                return record_in_memory(self._view(index))
+            record_size, start = decode_varint(values, 0)
+            _check_size(record_size, values)
+            lazy = zstd.LazyBytes(values[start:], record_size)
         except (IndexError, ValueError, RuntimeError) as error:
             raise shard_errors.damaged(self.path, index, error) from error
+        path = self.path
+
+        def read(start: int, stop: int) -> memoryview:
+            try:
+                return lazy.read(start, stop)
+            except ValueError as error:
+                raise shard_errors.damaged(path, index, error) from error
+
+        return RecordOnDisk(record_size, read, record_size)
 
     def find(self, index: int) -> Place | None:
         """Returns where a record is; None if it is compressed, or not the only one of its chunk."""
@@ -93,7 +115,7 @@ class ArrayRecordFile:
         """Returns bytes of a record; fewer where the file has come to an end."""
         place = self.find(index)
         if place is None:
-            return self.view(index)[start:stop]
+            return self._view(index)[start:stop]
         return self._read(_after(place.position, place.offset + start), stop - start)
 
     def close(self) -> None:
@@ -101,6 +123,13 @@ class ArrayRecordFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
+
+    def _view(self, index: int) -> memoryview:
+        position, size, number = self._places[index]
+        try:
+            return _records(self._read(position, size))[number]
+        except (IndexError, ValueError, RuntimeError) as error:
+            raise shard_errors.damaged(self.path, index, error) from error
 
     def _find_place(self, index: int) -> Place | None:
         position, size, _ = self._places[index]
@@ -173,37 +202,53 @@ def _records(data: memoryview) -> list[memoryview]:
       ValueError: The data is not that of a simple chunk.
       RuntimeError: It cannot be decompressed.
     """
-    size, start = decode_varint(data, 1)
-    sizes = _decompress(data[0], data[start : start + size])
-    values = _decompress(data[0], data[start + size :])
+    sizes, values = _split(data)
+    values = _decompress(data[0], values)
     records = []
-    position = start = 0
-    while position < len(sizes):
-        length, position = decode_varint(sizes, position)
-        records.append(values[start : start + length])
-        start += length
+    start = 0
+    for size in sizes:
+        records.append(values[start : start + size])
+        start += size
     if start != len(values):
         raise ValueError(f"its records come to {start} bytes, but it holds {len(values)}")
     return records
 
 
+def _split(data: memoryview) -> tuple[list[int], memoryview]:
+    """Returns the sizes of the records of a chunk, and the records as they are stored."""
+    size, start = decode_varint(data, 1)
+    packed = _decompress(data[0], data[start : start + size])
+    sizes = []
+    position = 0
+    while position < len(packed):
+        length, position = decode_varint(packed, position)
+        sizes.append(length)
+    return sizes, data[start + size :]
+
+
 def _decompress(compression: int, data: memoryview) -> memoryview:
     if not compression:
         return data
+    size, start = decode_varint(data, 0)
+    _check_size(size, data)
+    data = data[start:]
+    if compression == _ZSTD:
+        return memoryview(zstd.decompress(data, size))
     import cramjam
 
     codecs: dict[int, Any] = {
-        ord("z"): cramjam.zstd.decompress_into,
         ord("b"): cramjam.brotli.decompress_into,
         ord("s"): cramjam.snappy.decompress_raw_into,
     }
     if compression not in codecs:
         raise ValueError(f"its compression {compression} is not known")
-    size, start = decode_varint(data, 0)
-    if size > _MOST_REPETITIVE * len(data):
-        raise ValueError(f"it holds {len(data)} bytes, and says that they are {size}")
     values = np.empty(size, np.uint8)
-    found = codecs[compression](data[start:], values) if size else 0
+    found = codecs[compression](data, values) if size else 0
     if found != size:
         raise ValueError(f"it holds {found} bytes, and says {size}")
     return values.data
+
+
+def _check_size(size: int, data: memoryview) -> None:
+    if size > _MOST_REPETITIVE * len(data):
+        raise ValueError(f"it holds {len(data)} bytes, and says that they are {size}")

@@ -37,6 +37,7 @@ _KIND_NAMES = {BYTES_LIST: "bytes_list", FLOAT_LIST: "float_list", INT64_LIST: "
 _LENGTH_DELIMITED = 2
 # Rows from here on are joined to the record one by one, and not copied into a table before.
 LARGE_ROW = 2048
+_LARGE_LIST = 1 << 15
 _BYTES_TAG = 0x0A  # field 1, length-delimited: an element of a list, and most of the messages above
 
 
@@ -134,6 +135,11 @@ def list_stops(features: Mapping[str, RawFeature]) -> dict[str, int]:
     start = len(_header(_BYTES_TAG, sum(sizes.values())))
     stops = itertools.accumulate(sizes.values(), initial=start)
     return dict(zip(sizes, itertools.islice(stops, 1, None), strict=True))
+
+
+def is_large(kind: int, size: int) -> bool:
+    """Whether a list of so many bytes is so large that its elements are best read one by one."""
+    return kind == BYTES_LIST and size >= _LARGE_LIST
 
 
 def serialize(features: Mapping[str, RawFeature]) -> bytes:

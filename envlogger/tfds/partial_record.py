@@ -14,8 +14,6 @@ from envlogger import errors
 from envlogger.tfds import example
 from envlogger.tfds.example import Layout, RawFeature
 
-# Lists of byte strings from here on are read element by element.
-_LARGE_LIST = 1 << 15
 # So much is read at once where it is parsed byte by byte.
 _WINDOW = 512
 _LONGEST_HEADER = 11  # of an element: a tag and a varint
@@ -81,6 +79,15 @@ class RecordOnDisk:
                 f"the file ends before byte {stop} of a record of {self._size} bytes."
             )
         return data
+
+
+def record_in_memory(data: memoryview) -> RecordOnDisk:
+    """Returns a record that was read as a whole."""
+
+    def read(start: int, stop: int) -> memoryview:
+        return memoryview(bytearray(data[start:stop]))
+
+    return RecordOnDisk(len(data), read, len(data))
 
 
 class Places:
@@ -224,7 +231,7 @@ class PartialRecord(Mapping[str, RawFeature]):
         return self._record.num_bytes + sum(
             stop - start
             for kind, start, stop in self.layout.values()
-            if not _is_large(kind, stop - start)
+            if not example.is_large(kind, stop - start)
         )
 
     def list_bytes(self, name: str) -> bytes:
@@ -233,7 +240,7 @@ class PartialRecord(Mapping[str, RawFeature]):
 
     def __getitem__(self, name: str) -> RawFeature:
         kind, start, stop = self.layout[name]
-        if _is_large(kind, stop - start):
+        if example.is_large(kind, stop - start):
             return ListOnDisk(self._record, start, stop, self.places)
         return RawFeature(kind, self._record[start:stop])
 
@@ -242,7 +249,3 @@ class PartialRecord(Mapping[str, RawFeature]):
 
     def __len__(self) -> int:
         return len(self.layout)
-
-
-def _is_large(kind: int, size: int) -> bool:
-    return kind == example.BYTES_LIST and size >= _LARGE_LIST

@@ -136,7 +136,10 @@ class Encoder:
             row = _episode_column(episode, feature)
             for suffix, value in features.encode_column(feature, row, nested=False).items():
                 raw[name + suffix] = value
-        return raw
+        # Images come last: whoever reads a step of a compressed record need not decompress what is behind.
+        return dict(
+            sorted(raw.items(), key=lambda item: example.is_large(item[1].kind, item[1].size))
+        )
 
 
 def encode(episode: Episode, of: schema.Schema) -> bytes:

@@ -150,11 +150,12 @@ def choose_compression(record: bytes) -> Compression:
     shares = counts[counts > 0] / counts.sum()
     if float(-(shares * np.log2(shares)).sum()) < _DENSE_BITS:
         return Compression.FULL
-    import cramjam
+    import zstandard
 
     begin = max(len(record) - _TRIAL_BYTES, 0) // 2
     trial = memoryview(record)[begin : begin + _TRIAL_BYTES]
-    has_repetitions = len(cramjam.zstd.compress(trial, level=-1)) < _WORTH_IT * len(trial)
+    compressed = zstandard.ZstdCompressor(level=-1).compress(trial)
+    has_repetitions = len(compressed) < _WORTH_IT * len(trial)
     return Compression.REPETITIONS if has_repetitions else Compression.NONE
 
 

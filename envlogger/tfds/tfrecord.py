@@ -21,7 +21,7 @@ import google_crc32c
 import numpy as np
 
 from envlogger.tfds import shard_errors, shards
-from envlogger.tfds.partial_record import Place
+from envlogger.tfds.partial_record import Place, RecordOnDisk, record_in_memory
 
 _LENGTH = struct.Struct("<Q")
 _HEADER = struct.Struct("<QI")
@@ -110,9 +110,9 @@ class TFRecordReader:
         position, length = self._places[index]
         return Place(position, 0, length)
 
-    def view(self, index: int) -> memoryview:
-        """Returns a record, of which the checksum is not looked at."""
-        return self.read_part(index, 0, self._places[index][1])
+    def open(self, index: int) -> RecordOnDisk:
+        """Returns a record that needs the file no more. Its checksum is not looked at."""
+        return record_in_memory(self.read_part(index, 0, self._places[index][1]))
 
     def read_part(self, index: int, start: int, stop: int) -> memoryview:
         """Returns bytes of a record, of which the checksum is not looked at; fewer at the file's end."""
