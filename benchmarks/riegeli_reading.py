@@ -78,7 +78,9 @@ def main() -> None:
         "machine": machine.describe(arguments.directory or tempfile.gettempdir()),
         "versions": {
             "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("numpy", "brotli", "cramjam")},
+            **{
+                name: metadata.version(name) for name in ("numpy", "brotli", "cramjam", "zstandard")
+            },
         },
         "results": {},
     }
