@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from envlogger import errors
 from envlogger.conversion.growing_schema import NOT_METADATA, FeatureTable
+from envlogger.converters import exact
 from envlogger.tfds import features, schema, structure
 from envlogger.tfds.features import Column
 from envlogger.tfds.structure import Path, Structure
@@ -169,14 +170,7 @@ def _convert(column: Column, dtype: np.dtype[Any]) -> Column | None:
     if isinstance(column, list):
         rows = [_convert(row, dtype) for row in column]
         return None if any(row is None for row in rows) else rows  # type: ignore[return-value]
-    if dtype.kind not in "biufc" or column.dtype.kind not in "biufc":
-        return None
-    if column.dtype.kind == "c" and dtype.kind != "c":
-        return None
-    with np.errstate(over="ignore", invalid="ignore"):
-        converted = column.astype(dtype)
-        is_exact = converted.astype(column.dtype).tobytes() == column.tobytes()
-    return converted if is_exact else None
+    return exact.convert(column, dtype)
 
 
 def _all_alike(items: list[Any]) -> bool:
