@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cramjam
 import numpy as np
@@ -15,6 +17,9 @@ NONE = 0
 BROTLI = ord("b")
 ZSTD = ord("z")
 SNAPPY = ord("s")
+
+# How a block in Brotli begins whose window is larger than RFC 7932 knows (`window_log:25` and more).
+_LARGE_WINDOW = b"\x11"
 
 
 class Decompressor:
@@ -74,7 +79,7 @@ def _decompressor(kind: int) -> Callable[[memoryview, int], varints.Bytes]:
     if kind == ZSTD:
         return _decompress_zstd
     if kind == SNAPPY:
-        return _decompress_snappy
+        return functools.partial(_decompress_into, cramjam.snappy.decompress_raw_into)
     raise ValueError(f"got the compression {kind:#x}, expected none, brotli, zstd or snappy")
 
 
@@ -82,15 +87,19 @@ def _decompress_zstd(block: memoryview, size: int) -> varints.Bytes:
     return np.frombuffer(zstd.decompress(block, size), np.uint8)
 
 
-def _decompress_snappy(block: memoryview, size: int) -> varints.Bytes:
+def _decompress_into(
+    into: Callable[[Any, Any], int], block: memoryview, size: int
+) -> varints.Bytes:
     out = np.empty(size, np.uint8)
     try:
-        return out[: cramjam.snappy.decompress_raw_into(block, out.data)]
+        return out[: into(block, out)]
     except cramjam.DecompressionError as error:
         raise ValueError(f"a compressed block is damaged: {error}") from error
 
 
 def _decompress_brotli(block: memoryview, size: int) -> varints.Bytes:
+    if block[:1] == _LARGE_WINDOW:  # Google's library has these, its package for Python has not
+        return _decompress_into(cramjam.brotli.decompress_into, block, size)
     # cramjam has it, too, but takes twice as long.
     try:
         import brotli
