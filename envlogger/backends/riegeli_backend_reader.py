@@ -7,7 +7,6 @@ import bisect
 import collections
 import itertools
 import os
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.backends import backend_reader
+from envlogger.fork_safe_lock import ForkSafeLock
 from envlogger.riegeli import chunks, log, values_file
 from envlogger.riegeli.varints import Ints
 
@@ -78,7 +78,7 @@ class RiegeliBackendReader(backend_reader.BackendReader):
         self._open()
 
     def _open(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
         self._cache = values_file.ChunkCache(self._cache_bytes)
         self._files: collections.OrderedDict[tuple[int, str], values_file.ValuesFile] = (
             collections.OrderedDict()

@@ -16,7 +16,6 @@ import dataclasses
 import operator
 import os
 import struct
-import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from envlogger import errors
+from envlogger.fork_safe_lock import ForkSafeLock
 from envlogger.riegeli import highway_hash
 
 BLOCK_SIZE = 65536
@@ -98,7 +98,7 @@ class ChunkFile:
         self._max_chunk_bytes = max_chunk_bytes
         # The chunks that were found on the way to another one, in order.
         self._known: list[Chunk] = []
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         self._closer = weakref.finalize(self, os.close, self._descriptor)
         try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import collections
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from envlogger import errors
+from envlogger.fork_safe_lock import ForkSafeLock
 from envlogger.riegeli import chunks, read_ahead, storage_columns
 from envlogger.riegeli.records import Records
 from envlogger.riegeli.records_file import RecordsFile
@@ -41,7 +41,7 @@ class ChunkCache:
         self._chunks: collections.OrderedDict[tuple[Path, int], ValueChunk] = (
             collections.OrderedDict()
         )
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def get(
         self, path: Path, chunk: chunks.Chunk, read: Callable[[chunks.Chunk], Records]
@@ -119,7 +119,7 @@ class ValuesFile(RecordsFile):
         super().__init__(path, verify=verify, max_chunk_bytes=max_chunk_bytes)
         self._cache = cache
         self._ahead = read_ahead.ReadAhead()
-        self._ahead_lock = threading.Lock()
+        self._ahead_lock = ForkSafeLock()
 
     def read_value(self, position: int) -> Any:
         """Returns the value at a position, a new one each time.
