@@ -39,8 +39,8 @@ class RiegeliBackendReader(backend_reader.BackendReader):
       data_directory: The directory that was logged into, the one that holds `metadata.riegeli`.
       verify: Whether to check the hashes of all data that is read, which takes 0.2 s for each MB of
         the files. Those of headers, of indexes and of the metadata are checked always.
-      max_chunk_bytes: A chunk that says it has more is an error: reading it would take a few times
-        that much memory.
+      max_chunk_bytes: A chunk is an error that has more when it is decompressed, and more than four times
+        what it has in the file. Reading one takes a few times as much memory.
       cache_bytes: How much memory to take for the chunks that were used last. The very last one is kept
         in any case.
 

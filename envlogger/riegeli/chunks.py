@@ -46,6 +46,8 @@ _PARTS_AT_ONCE = 1024
 
 # What a chunk may need, decoded. EnvLogger's have about 1 MB, or one step that is larger.
 MAX_CHUNK_BYTES = 1 << 28
+# A chunk may have more that does not grow by more than this: its data lies in the file, and is no bomb.
+_NO_BOMB = 4
 
 
 _begin = operator.attrgetter("begin")
@@ -83,8 +85,8 @@ class ChunkFile:
 
     Args:
       path: The file.
-      max_chunk_bytes: A chunk that says it has more is an error: reading one takes a few times as
-        much memory.
+      max_chunk_bytes: A chunk is an error that has more when it is decompressed, and more than four times
+        what it has in the file. Reading one takes a few times as much memory.
 
     Raises:
       OSError: It cannot be opened.
@@ -109,10 +111,9 @@ class ChunkFile:
             self._closer()
             raise
 
-    @property
-    def max_chunk_bytes(self) -> int:
-        """How many bytes a chunk may have."""
-        return self._max_chunk_bytes
+    def limit_of(self, data_size: int) -> int:
+        """Returns how many bytes a chunk may have, decoded, that has so many in the file."""
+        return max(self._max_chunk_bytes, _NO_BOMB * min(data_size, self.size))
 
     def close(self) -> None:
         """Closes the file, as does the last reference to it. May be called more than once."""
@@ -178,14 +179,15 @@ class ChunkFile:
         if highway_hash.highway_hash(raw[8:]) != header_hash:
             raise self.corrupt(begin, "the header of the chunk does not fit its hash")
         num_records = packed >> 8
-        limit = self._max_chunk_bytes
+        limit = self.limit_of(data_size)
         # Padding makes chunks as long as they have records; the last one may lack it.
         most_records = min(limit // 8, max(self.size, _MOST_UNPADDED))
         if data_size > limit or decoded_size > limit or num_records > most_records:
             raise self.corrupt(
                 begin,
-                f"the chunk has {data_size} bytes, decoded {decoded_size}, of {num_records} records; "
-                f"with max_chunk_bytes={limit} that is too much",
+                f"the chunk says that it has {data_size} bytes, decoded {decoded_size}, of {num_records} "
+                f"records, and more than {limit} bytes are too much for it. Either the file is damaged; or "
+                "if it is to be trusted, say max_chunk_bytes=... to RiegeliBackendReader",
             )
         return Chunk(
             begin,

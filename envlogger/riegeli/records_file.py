@@ -24,8 +24,8 @@ class RecordsFile(chunks.ChunkFile, closing.Closing):
     Args:
       path: The file.
       verify: Whether to check the hash of each chunk's data. (Those of headers are checked always.)
-      max_chunk_bytes: A chunk that says it has more is an error. Reading one takes a few times as
-        much memory.
+      max_chunk_bytes: A chunk is an error that has more when it is decompressed, and more than four times
+        what it has in the file. Reading one takes a few times as much memory.
 
     Raises:
       OSError: It cannot be opened.
@@ -61,7 +61,7 @@ class RecordsFile(chunks.ChunkFile, closing.Closing):
             memory.keep_freed()
         data = self.read_data(chunk, verify=self._verify)
         if chunk.type == chunks.TRANSPOSED:
-            most_visits = self.max_chunk_bytes // _BYTES_PER_VISIT
+            most_visits = self.limit_of(chunk.data_size) // _BYTES_PER_VISIT
             sizes = chunk.num_records, chunk.decoded_size, most_visits
             with self._telling(chunk):
                 assemble = transposed_chunk.decompress(data, *sizes)
