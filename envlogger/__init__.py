@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from envlogger import _lazy, errors
 
 if _TYPE_CHECKING:
+    from envlogger import reader, riegeli, step_data, tfds
     from envlogger.backends.backend_type import BackendType
     from envlogger.backends.schedulers import Scheduler
     from envlogger.batched_env_logger import BatchedEnvLogger
@@ -35,6 +36,11 @@ __all__ = [
     # Training, by index
     "Transitions",
     "Windows",
+    # Packages, and modules as EnvLogger 1.x had them
+    "reader",
+    "riegeli",
+    "step_data",
+    "tfds",
 ]
 
 # Nobody uses all of them, and the helper process none: what it imports is a good part of the CPU time
@@ -52,6 +58,10 @@ __getattr__, __dir__ = _lazy.attach(
         "Transitions": "envlogger.transitions",
         "Windows": "envlogger.windows",
         "convert": "envlogger.conversion.converting",
+        "reader": "envlogger.reader",
         "recover": "envlogger.tfds.recovery",
+        "riegeli": "envlogger.riegeli",
+        "step_data": "envlogger.step_data",
+        "tfds": "envlogger.tfds",
     },
 )

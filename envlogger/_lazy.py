@@ -15,13 +15,15 @@ def attach(
 
     Args:
       package: The package's `globals()`.
-      modules: The module that has each name.
+      modules: The module that has each name, or is it.
     """
 
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package['__name__']!r} has no attribute {name!r}")
-        value = package[name] = getattr(importlib.import_module(modules[name]), name)
+        module = importlib.import_module(modules[name])
+        is_module = modules[name] == f"{package['__name__']}.{name}"
+        value = package[name] = module if is_module else getattr(module, name)
         return value
 
     return get, lambda: sorted({*package, *modules})

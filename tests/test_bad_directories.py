@@ -11,6 +11,7 @@ import bad_input
 import helpers
 import numpy as np
 import pytest
+import riegeli_samples
 
 import envlogger
 from envlogger import errors
@@ -145,3 +146,23 @@ def test_a_dataset_that_is_damaged_is_not_appended_to(tmp_path, name):
 
     helpers.check_message(raised, name, "truncated or damaged", "Restore it from a copy")
     assert _tree(tmp_path) == before
+
+
+def test_reading_a_directory_beside_the_one_that_is_meant(tmp_path):
+    run = tmp_path / "data" / "catch" / "1.0.0"
+    helpers.record(run, [GOOD])
+    (run / "videos").mkdir()
+    for path in (tmp_path / "data", run.parent, run / "videos"):
+        with pytest.raises(errors.DatasetError) as raised:
+            envlogger.Reader(path)
+        helpers.check_message(raised, f"{path}: there is no", f"Did you mean {run}?")
+    with pytest.raises(errors.DatasetError, match="nowhere: there is no such directory"):
+        envlogger.Reader(tmp_path / "nowhere")
+
+
+def test_reading_a_directory_beside_an_old_log():
+    log = riegeli_samples.log("catch_shards")
+    for path in (log.parent, next(log.glob("2*"))):
+        with pytest.raises(errors.DatasetError) as raised:
+            envlogger.Reader(path)
+        helpers.check_message(raised, f"Did you mean {log}?")

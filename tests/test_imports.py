@@ -40,9 +40,11 @@ _LAYERS = (
         "envlogger._lazy",
         "envlogger.closing",
         "envlogger.errors",
+        "envlogger.fork_safe_lock",
         "envlogger.memory",
         "envlogger.step_data",
         "envlogger.version",
+        "envlogger.zstd",
     ),
 )
 
@@ -122,6 +124,15 @@ def test_converting_is_light(tmp_path):
     assert _loaded_by(_RECORD, tmp_path) == set()
     assert _loaded_by(_CONVERT, tmp_path) == set()
     assert _loaded_by(_READ.replace("catch/", "copy/"), tmp_path) == set()
+
+
+def test_packages_and_modules_are_attributes(tmp_path):
+    code = """
+        import envlogger
+        assert envlogger.riegeli.verify and envlogger.reader.Reader is envlogger.Reader
+        assert envlogger.step_data.StepData is envlogger.StepData
+    """
+    assert _loaded_by(code, tmp_path) == set()
 
 
 def test_what_is_loaded_is_noticed(tmp_path):

@@ -222,8 +222,8 @@ class RiegeliBackendReader(backend_reader.BackendReader):
                 continue  # it says so when it is read
         if found and self._shards[shard].has_episode_index:
             warnings.warn(
-                f"{self._shards[shard].path}: its writer was killed: {len(found)} episodes were not in "
-                "the index; they are told by their first steps, and have no metadata.",
+                f"{self._shards[shard].path}: its writer was killed: episodes that were not in the index "
+                f"({len(found)}) are told by their first steps, and have no metadata.",
                 log.LogWarning,
                 stacklevel=2,
             )

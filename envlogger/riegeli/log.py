@@ -103,9 +103,13 @@ class Shard:
             if lost > 0:
                 self._warn(f"{STEPS} ends early: the last {lost} of {len(indexed)} steps are lost")
             elif more > 0 or not is_whole:
+                extra = (
+                    f"steps that were not in the index yet are read as well ({more}), "
+                    if more
+                    else ""
+                )
                 self._warn(
-                    f"its writer was killed: {max(more, 0)} steps that were not in the index yet are "
-                    "read as well, those that had not been written are lost"
+                    f"its writer was killed: {extra}those that had not been written are lost"
                 )
             return positions
 

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
 
+import dm_env
 import numpy as np
 
 from envlogger import errors
 from envlogger.riegeli import chunks, log, storage_columns
 from envlogger.riegeli.records_file import RecordsFile
+from envlogger.riegeli.values_file import ChunkCache, ValuesFile
 from envlogger.riegeli.varints import Ints
 
+_FIRST = int(dm_env.StepType.FIRST)
 _OF_VALUES = (log.METADATA, log.STEPS, log.EPISODE_METADATA)
 
 
@@ -57,10 +61,30 @@ def verify(directory: str | os.PathLike[str]) -> list[str]:
                             f"{shard.path / name}, offset {lost[0]}: the index refers to a record that "
                             f"is not there, and to {len(lost) - 1} more."
                         )
+                if count := _count_episodes_not_indexed(shard):
+                    problems.append(
+                        f"{shard.path / log.EPISODE_INDEX}: its writer was killed: episodes that begin "
+                        f"behind the last one in the index ({count}) are not in it."
+                    )
         except errors.CorruptDatasetError as error:
             problems.append(str(error))
     problems += [str(warning.message) for warning in caught]
     return list(dict.fromkeys(problems))
+
+
+def _count_episodes_not_indexed(shard: log.Shard) -> int:
+    first = int(shard.episode_starts[-1]) + 1 if len(shard.episode_starts) else 0
+    positions = shard.positions[first:].tolist()
+    if not positions or not shard.has_episode_index:
+        return 0
+    count = 0
+    with ValuesFile(shard.path / log.STEPS, ChunkCache(0)) as file:
+        for position in positions:
+            # Where a step is damaged, `_verify_file` has said so.
+            with contextlib.suppress(errors.CorruptDatasetError, chunks.TruncatedError, TypeError):
+                timestep, _, _ = file.read_value(position)
+                count += timestep[0] == _FIRST
+    return count
 
 
 def _verify_file(path: Path, problems: list[str]) -> Ints:

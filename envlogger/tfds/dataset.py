@@ -89,10 +89,7 @@ def load(directory: str) -> Contents:
     """
     path = os.path.join(directory, INFO)
     if not os.path.exists(path):
-        raise errors.DatasetError(
-            f"{directory}: there is no {INFO}, so this is not a dataset, or one without any "
-            "episode yet. Pass the directory that a run was logged into."
-        )
+        raise dataset_files.not_a_dataset(directory)
     info = _parse(path, Info.from_json)
     features = _parse(os.path.join(directory, FEATURES), schema.Schema.from_json)
     metadata_path = os.path.join(directory, METADATA)

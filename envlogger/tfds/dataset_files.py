@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
 import re
@@ -236,3 +237,20 @@ def write_index(state: str, split: str, start: int, step_counts: Sequence[int]) 
         os.pwrite(descriptor, np.asarray(step_counts, "<i8").tobytes(), start * 8)
     finally:
         os.close(descriptor)
+
+
+def not_a_dataset(directory: str) -> errors.DatasetError:
+    """Returns the error for a directory without `INFO`, which says where there is what may be meant."""
+    from envlogger.riegeli import log  # here: who records has no use for it
+
+    if not os.path.isdir(directory):
+        return errors.DatasetError(f"{directory}: there is no such directory, and so no {INFO}.")
+    near = [os.path.dirname(os.path.abspath(directory))]
+    for pattern in ("*", "*/*"):
+        near += sorted(glob.glob(os.path.join(glob.escape(directory), pattern)))
+    found = [path for path in near if os.path.exists(os.path.join(path, INFO)) or log.is_log(path)]
+    instead = f"Did you mean {' or '.join(found[:3])}?" if found else ""
+    return errors.DatasetError(
+        f"{directory}: there is no {INFO}, so this is not a dataset, or one without any episode yet. "
+        + (instead or "Pass the directory that a run was logged into, such as data/catch/1.0.0.")
+    )

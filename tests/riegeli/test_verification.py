@@ -18,7 +18,7 @@ def test_nothing_is_wrong_with_whole_logs(case):
     assert riegeli.verify(samples.log(case)) == []
 
 
-@pytest.mark.parametrize("case", ["killed_noflush", "killed_at_init"])
+@pytest.mark.parametrize("case", samples.KILLED)
 def test_what_a_kill_left_is_said(case):
     (problem,) = riegeli.verify(samples.log(case))
     assert "its writer was killed" in problem

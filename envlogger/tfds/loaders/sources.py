@@ -14,6 +14,7 @@ from tensorflow_datasets.core import file_adapters
 from tensorflow_datasets.core import reader as tfds_reader
 
 from envlogger import errors
+from envlogger.tfds import dataset_files
 from envlogger.tfds.loaders.shuffling import Shuffle
 
 # A version directory, a tfds.core.DatasetBuilder, or several of them.
@@ -104,10 +105,7 @@ def _builder(source: Source, loader: str) -> Any:
         )
     path = os.path.expanduser(os.fspath(source))
     if not tf.io.gfile.exists(os.path.join(path, "dataset_info.json")):
-        raise errors.DatasetError(
-            f"{path}: there is no dataset_info.json. Expected the version directory of a TFDS "
-            "dataset, such as data/catch/1.0.0."
-        )
+        raise dataset_files.not_a_dataset(path)
     try:
         return tfds.builder_from_directory(path)
     except ImportError:  # of a feature's class
