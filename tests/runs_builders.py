@@ -17,10 +17,6 @@ from envlogger.testing import catch_env
 from envlogger.tfds import dataset, dataset_files, shard_files
 from envlogger.tfds.building import episodes
 
-_TESTS = pathlib.Path(__file__).parent
-GOLDEN = _TESTS / "golden" / "everything" / "1.0.0"
-FOREIGN = _TESTS / "data" / "tfds_legacy"
-
 
 def record_catch(
     path: pathlib.Path, seed: int, num_episodes: int = 10, **options: Any

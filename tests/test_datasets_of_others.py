@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import pathlib
 import shutil
 
 import dm_env
@@ -13,13 +12,11 @@ import foreign
 import helpers
 import numpy as np
 import pytest
+import sample_datasets
 
 import envlogger
 from envlogger import errors
 from envlogger.testing.comparison import assert_same
-
-LEGACY = pathlib.Path(__file__).parent / "data" / "tfds_legacy"
-
 
 # --- the fields of RLDS ---------------------------------------------------------------------------
 
@@ -109,17 +106,19 @@ def test_episodes_without_steps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "split"),
+    ("sample", "split"),
     [
-        ("envlogger12_catch/0.0.1", "train"),
-        ("openx_style/1.0.0", "train"),
-        ("openx_style/1.0.0", "val"),
+        (sample_datasets.CATCH, "train"),
+        (sample_datasets.OPENX, "train"),
+        (sample_datasets.OPENX, "val"),
     ],
+    ids=lambda value: value if isinstance(value, str) else value.parent.name,
 )
-def test_what_other_programs_wrote(name, split):
-    episodes = helpers.tf_episodes(LEGACY / name, split)
+def test_what_other_programs_wrote(sample, split, tmp_path):
+    path = shutil.copytree(sample, tmp_path / "copy")
+    episodes = helpers.tf_episodes(path, split)
 
-    with envlogger.Reader(LEGACY / name, split, cache_bytes=0) as reader:
+    with envlogger.Reader(path, split, cache_bytes=0) as reader:
         assert len(reader.episodes) == len(episodes)
         for number, episode in enumerate(episodes):
             columns, steps = reader.episodes[number].columns(), episode.pop("steps")
@@ -132,16 +131,10 @@ def test_what_other_programs_wrote(name, split):
             foreign.check_columns(columns, steps)
             found = foreign.flat(reader.episode_metadata()[number])
             assert found == foreign.flat(episode)
-    assert not (LEGACY / name / ".envlogger").exists() or _forget(LEGACY / name)
-
-
-def _forget(path):
-    shutil.rmtree(path / ".envlogger")
-    return True
 
 
 def test_a_tfds_log_of_envlogger_is_a_game_of_catch(tmp_path):
-    path = shutil.copytree(LEGACY / "envlogger12_catch" / "0.0.1", tmp_path / "catch")
+    path = shutil.copytree(sample_datasets.CATCH, tmp_path / "catch")
 
     with envlogger.Reader(path) as reader:
         assert (len(reader.episodes), len(reader.steps)) == (12, 120)

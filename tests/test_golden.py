@@ -5,25 +5,22 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import shutil
 
 import dm_env
 import helpers
 import pytest
 import stored
+from sample_datasets import GOLDEN, GOLDEN_EXPECTED
 
 import envlogger
 from envlogger.converters import json_codec
 from envlogger.testing.comparison import assert_same
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
-DATASET = GOLDEN / "everything" / "1.0.0"
-
 
 @pytest.fixture(scope="module")
 def expected():
-    return json_codec.decode(json.loads((GOLDEN / "expected.json").read_text()))
+    return json_codec.decode(json.loads(GOLDEN_EXPECTED.read_text()))
 
 
 def _restore(observation):
@@ -52,7 +49,7 @@ def run(expected):
 
 
 def test_reader(expected, run):
-    with envlogger.Reader(DATASET) as reader:
+    with envlogger.Reader(GOLDEN) as reader:
         assert_same([list(episode) for episode in reader.episodes], run)
         assert_same(list(reader.episode_metadata()), expected["episode_metadata"])
         metadata = reader.metadata()
@@ -63,13 +60,13 @@ def test_reader(expected, run):
 
 
 def test_data_source(expected, run):
-    episodes = list(helpers.data_source(DATASET))
+    episodes = list(helpers.data_source(GOLDEN))
 
     stored.check(episodes, run, expected["episode_metadata"], is_numpy_path=True)
 
 
 def test_tf_data(expected, run):
-    episodes = helpers.tf_episodes(DATASET)
+    episodes = helpers.tf_episodes(GOLDEN)
 
     stored.check(episodes, run, expected["episode_metadata"], is_numpy_path=False)
 
@@ -77,17 +74,17 @@ def test_tf_data(expected, run):
 def test_reading_changes_nothing():
     def tree():
         return {
-            path: (os.stat(path).st_mtime_ns, os.stat(path).st_size) for path in DATASET.rglob("*")
+            path: (os.stat(path).st_mtime_ns, os.stat(path).st_size) for path in GOLDEN.rglob("*")
         }
 
     before = tree()
-    with envlogger.Reader(DATASET) as reader:
+    with envlogger.Reader(GOLDEN) as reader:
         assert len(reader.steps) == 6
     assert tree() == before
 
 
 def test_it_can_be_appended_to(run, tmp_path):
-    path = shutil.copytree(DATASET, tmp_path / "everything" / "1.0.0")
+    path = shutil.copytree(GOLDEN, tmp_path / "everything" / "1.0.0")
     timesteps = [row.timestep for row in run[0]]
     actions = [row.action for row in run[0][1:]]
 

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import helpers
 import pytest
 import riegeli_samples
 import runs_builders
+import sample_datasets
 import tensorflow_datasets as tfds
 
 import envlogger
 from envlogger.testing import catch_env
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Beam's and TFDS's own
-
-_GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "everything" / "1.0.0"
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +49,11 @@ def test_same_bits(kind, runs, tmp_path):
 
 def test_records_are_copied(tmp_path):
     directory = runs_builders.build(
-        runs_builders.Runs, tmp_path, [_GOLDEN], beam_options=_options()
+        runs_builders.Runs, tmp_path, [sample_datasets.GOLDEN], beam_options=_options()
     )
 
     copies = runs_builders.records(directory, "train")
-    assert copies == runs_builders.records(_GOLDEN, "train")
+    assert copies == runs_builders.records(sample_datasets.GOLDEN, "train")
 
 
 def test_logs_of_envlogger_1(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import helpers
 import numpy as np
 import pytest
 import riegeli_samples
+import sample_datasets
 from riegeli_samples import sort_keys
 
 import envlogger
@@ -25,7 +25,6 @@ from envlogger.testing import catch_env
 from envlogger.testing.comparison import assert_same
 from envlogger.tfds import dataset
 
-_DATA = pathlib.Path(__file__).parents[1] / "data" / "tfds_legacy"
 _EMPTY = {"catch_nothing", "killed_at_init", "killed_noflush"}
 # Of those that differ in compression alone, one is enough here.
 _LOGS = [
@@ -38,9 +37,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::envlogger.riegeli.log.LogWarnin
 
 
 @pytest.fixture
-def legacy(tmp_path):
-    """Datasets of others; a copy, since readers leave an index there."""
-    return shutil.copytree(_DATA, tmp_path / "legacy")
+def openx(tmp_path):
+    """A dataset of others; a copy, since readers leave an index there."""
+    return shutil.copytree(sample_datasets.OPENX, tmp_path / "openx_style" / "1.0.0")
 
 
 def _assert_same_content(directory, source):
@@ -85,21 +84,24 @@ def test_by_several_processes(workers, tmp_path):
 
 
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
-@pytest.mark.parametrize("name", ["envlogger12_catch/0.0.1", "openx_style/1.0.0"])
-def test_datasets_of_others_stay_as_they_are(legacy, name, file_format, tmp_path):
-    target = tmp_path / name
-    envlogger.convert(legacy / name, target, file_format=file_format)
-    _assert_same_content(target, legacy / name)
-    assert (target / "features.json").read_bytes() == (legacy / name / "features.json").read_bytes()
+@pytest.mark.parametrize(
+    "sample", [sample_datasets.CATCH, sample_datasets.OPENX], ids=lambda path: path.parent.name
+)
+def test_datasets_of_others_stay_as_they_are(sample, file_format, tmp_path):
+    target = tmp_path / sample.relative_to(sample_datasets.OTHERS)
+    source = shutil.copytree(sample, tmp_path / "source")
+    envlogger.convert(source, target, file_format=file_format)
+    _assert_same_content(target, source)
+    assert (target / "features.json").read_bytes() == (source / "features.json").read_bytes()
     info, before = (
-        json.loads((path / "dataset_info.json").read_text()) for path in (target, legacy / name)
+        json.loads((path / "dataset_info.json").read_text()) for path in (target, source)
     )
     assert info["fileFormat"] == file_format
     assert info.get("description") == before.get("description")
     assert [(s["name"], s["shardLengths"]) for s in info["splits"]] == [
         (s["name"], s["shardLengths"]) for s in before["splits"]
     ]
-    expected = helpers.tf_episodes(legacy / name)
+    expected = helpers.tf_episodes(source)
     _assert_same_nests(helpers.tf_episodes(target), expected)
     if file_format == "array_record":
         assert len(helpers.data_source(target)) == len(expected)
@@ -119,10 +121,10 @@ def _assert_same_nests(got, expected):
         np.testing.assert_array_equal(got, expected)
 
 
-def test_another_name_is_told_to_tfds(legacy, tmp_path):
+def test_another_name_is_told_to_tfds(openx, tmp_path):
     import tensorflow_datasets as tfds
 
-    envlogger.convert(legacy / "openx_style" / "1.0.0", tmp_path / "other" / "2.3.4")
+    envlogger.convert(openx, tmp_path / "other" / "2.3.4")
     builder = tfds.builder("other", data_dir=tmp_path)
     assert (builder.info.name, str(builder.info.version)) == ("other", "2.3.4")
     assert len(builder.as_data_source("val")) == 2
@@ -294,34 +296,30 @@ def test_options_that_are_not_allowed(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_dataset_of_another_form(legacy, tmp_path):
-    source = tmp_path / "flat" / "1.0.0"
-    shutil.copytree(legacy / "openx_style" / "1.0.0", source)
-    features = json.loads((source / "features.json").read_text())
+def test_a_dataset_of_another_form(openx, tmp_path):
+    features = json.loads((openx / "features.json").read_text())
     features["featuresDict"]["features"]["other"] = features["featuresDict"]["features"].pop(
         "steps"
     )
-    (source / "features.json").write_text(json.dumps(features))
-    _refused(errors.DatasetError, "steps", "RLDS", source=source, target=tmp_path / "x")
-    info = json.loads((source / "dataset_info.json").read_text())
-    (source / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "parquet"}))
-    _refused(errors.DatasetError, "parquet", source=source, target=tmp_path / "x")
+    (openx / "features.json").write_text(json.dumps(features))
+    _refused(errors.DatasetError, "steps", "RLDS", source=openx, target=tmp_path / "x")
+    info = json.loads((openx / "dataset_info.json").read_text())
+    (openx / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "parquet"}))
+    _refused(errors.DatasetError, "parquet", source=openx, target=tmp_path / "x")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_damaged_source(legacy, workers, tmp_path):
-    source = tmp_path / "openx_style" / "1.0.0"
-    shutil.copytree(legacy / "openx_style" / "1.0.0", source)
-    shard = source / "openx_style-train.tfrecord-00001"
+def test_a_damaged_source(openx, workers, tmp_path):
+    shard = openx / "openx_style-train.tfrecord-00001"
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
     target = tmp_path / "x"
-    _refused(errors.CorruptDatasetError, shard.name, source=source, target=target, workers=workers)
+    _refused(errors.CorruptDatasetError, shard.name, source=openx, target=target, workers=workers)
     assert not target.exists()
-    shutil.copy(legacy / "openx_style" / "1.0.0" / shard.name, shard)
-    envlogger.convert(source, target)  # goes on
-    _assert_same_content(target, source)
+    shutil.copy(sample_datasets.OPENX / shard.name, shard)
+    envlogger.convert(openx, target)  # goes on
+    _assert_same_content(target, openx)
 
 
 def test_a_source_that_has_changed_since(tmp_path):
@@ -348,13 +346,13 @@ sys.exit(main.main(["convert", *sys.argv[1:]]))
 
 
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
-def test_a_full_disk(legacy, file_format, tmp_path):
-    source, target = legacy / "openx_style" / "1.0.0", tmp_path / "x"
-    command = [sys.executable, "-c", _SMALL_DISK, str(source), str(target), "--format", file_format]
+def test_a_full_disk(openx, file_format, tmp_path):
+    target = tmp_path / "x"
+    command = [sys.executable, "-c", _SMALL_DISK, str(openx), str(target), "--format", file_format]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
     assert "Traceback" not in result.stderr
     assert not target.exists()
-    envlogger.convert(source, target, file_format=file_format)
-    _assert_same_content(target, source)
+    envlogger.convert(openx, target, file_format=file_format)
+    _assert_same_content(target, openx)

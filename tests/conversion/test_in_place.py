@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import sys
 import helpers
 import pytest
 import riegeli_samples
+import sample_datasets
 
 import envlogger
 from envlogger import errors
@@ -20,8 +20,6 @@ from envlogger.conversion import in_place
 from envlogger.testing import catch_env
 from envlogger.testing.comparison import assert_same
 from envlogger.tfds import shard_files
-
-_LEGACY = pathlib.Path(__file__).parents[1] / "data" / "tfds_legacy"
 
 # Reads a dataset with TensorFlow, as somebody does who has never heard of this library.
 _STOCK = """
@@ -113,7 +111,7 @@ def _with_list(episode):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_array_record_beside_tfrecord(workers, tmp_path):
     path = tmp_path / "openx_style" / "1.0.0"
-    shutil.copytree(_LEGACY / "openx_style" / "1.0.0", path)
+    shutil.copytree(sample_datasets.OPENX, path)
     before = helpers.read(path)
     envlogger.convert(path, path, workers=workers)
     assert _check_shards(path) == 4

@@ -16,10 +16,6 @@ import dm_env
 import ml_dtypes
 import numpy as np
 
-GOLDEN = pathlib.Path(__file__).parent
-DATASET = GOLDEN / "everything" / "1.0.0"
-EXPECTED = GOLDEN / "expected.json"
-
 
 def _numbers(rng: np.random.Generator, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     size = int(np.prod(shape))
@@ -79,8 +75,9 @@ def _plain(observation: dict) -> dict:
 
 def make() -> None:
     """Writes the dataset and what is to be read from it."""
-    sys.path.insert(0, str(GOLDEN.parent))
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
     import helpers
+    import sample_datasets
 
     import envlogger
     from envlogger.converters import json_codec
@@ -102,7 +99,7 @@ def make() -> None:
         custom.append([{"clock": t, **later} if t != 1 else None for t in range(length)])
         metadata.append([None, {"score": 0.5, "tags": ["a"]}, "only a text"][number])
 
-    shutil.rmtree(DATASET.parent, ignore_errors=True)
+    shutil.rmtree(sample_datasets.GOLDEN.parent, ignore_errors=True)
     values = iter(itertools.chain(*custom))
     numbers = iter([n for n, steps in enumerate(episodes) for _ in steps])
     with envlogger.EnvLogger(
@@ -110,7 +107,7 @@ def make() -> None:
         step_fn=lambda *_: next(values),
         episode_fn=lambda *_: metadata[next(numbers)],
         metadata={"agent": "golden", "nan": float("nan"), "array": np.arange(3, dtype=">i2")},
-        data_directory=DATASET,
+        data_directory=sample_datasets.GOLDEN,
         max_episodes_per_file=2,
         helper=False,
     ) as logger:
@@ -134,7 +131,8 @@ def make() -> None:
             for parts in zip(episodes, actions, custom, strict=True)
         ],
     }
-    EXPECTED.write_text(json.dumps(json_codec.encode(expected), separators=(",", ":")) + "\n")
+    text = json.dumps(json_codec.encode(expected), separators=(",", ":")) + "\n"
+    sample_datasets.GOLDEN_EXPECTED.write_text(text)
 
 
 if __name__ == "__main__":

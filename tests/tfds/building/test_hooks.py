@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import riegeli_samples
 import runs_builders
+import sample_datasets
 import tensorflow_datasets as tfds
 
 import envlogger
@@ -100,8 +101,8 @@ def _halved(step):
 @pytest.mark.parametrize(
     "source",
     [
-        runs_builders.GOLDEN,
-        runs_builders.FOREIGN / "openx_style" / "1.0.0",
+        sample_datasets.GOLDEN,
+        sample_datasets.OPENX,
         riegeli_samples.log("dtypes"),
     ],
 )

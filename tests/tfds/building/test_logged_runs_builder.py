@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import riegeli_samples
 import runs_builders
+import sample_datasets
 import stored
 import tensorflow_datasets as tfds
 
@@ -64,11 +65,11 @@ def test_records_are_not_decoded(runs, tmp_path, monkeypatch):
 
 
 def test_everything_that_can_be_logged_is_copied(tmp_path):
-    directory = runs_builders.build(runs_builders.Runs, tmp_path, [runs_builders.GOLDEN])
+    directory = runs_builders.build(runs_builders.Runs, tmp_path, [sample_datasets.GOLDEN])
 
-    assert_same(helpers.read(directory), helpers.read(runs_builders.GOLDEN))
-    assert_same(helpers.read_metadata(directory), helpers.read_metadata(runs_builders.GOLDEN))
-    with envlogger.Reader(directory) as reader, envlogger.Reader(runs_builders.GOLDEN) as source:
+    assert_same(helpers.read(directory), helpers.read(sample_datasets.GOLDEN))
+    assert_same(helpers.read_metadata(directory), helpers.read_metadata(sample_datasets.GOLDEN))
+    with envlogger.Reader(directory) as reader, envlogger.Reader(sample_datasets.GOLDEN) as source:
         assert_same(reader.metadata(), source.metadata())
 
 
@@ -85,7 +86,7 @@ def test_tfds_reads_what_was_logged(merged):
 
 
 def test_datasets_of_others_are_copied(tmp_path):
-    source = runs_builders.FOREIGN / "openx_style" / "1.0.0"
+    source = sample_datasets.OPENX
     directory = runs_builders.build(runs_builders.Runs, tmp_path, [source])
 
     assert runs_builders.bare_features(directory) == runs_builders.bare_features(source)

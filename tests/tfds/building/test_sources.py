@@ -8,6 +8,7 @@ import shutil
 import helpers
 import pytest
 import runs_builders
+import sample_datasets
 
 import envlogger
 import envlogger.tfds
@@ -72,10 +73,9 @@ def test_runs_that_do_not_fit(runs, tmp_path):
         runs_builders.build(runs_builders.Runs, tmp_path / "data", [runs[0], other])
     helpers.check_message(raised, str(other), "observation", "map_step")
 
-    foreign = runs_builders.FOREIGN / "openx_style" / "1.0.0"
     with pytest.raises(errors.ValueMismatchError) as raised:
-        runs_builders.build(runs_builders.Runs, tmp_path / "data", [runs[0], foreign])
-    helpers.check_message(raised, str(foreign), str(runs[0]), "map_step")
+        runs_builders.build(runs_builders.Runs, tmp_path / "data", [runs[0], sample_datasets.OPENX])
+    helpers.check_message(raised, str(sample_datasets.OPENX), str(runs[0]), "map_step")
 
 
 def test_a_damaged_run(runs, tmp_path):
