@@ -26,12 +26,7 @@ RLDS = {
 
 def write(path, step, episodes, file_format, episode=None, per_shard=2, splits=("train",)):
     """Writes dicts with TFDS's own writer; returns the directory."""
-    path.mkdir(parents=True, exist_ok=True)
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name="toy", version=tfds.core.Version("1.0.0"), data_dir=str(path), module_name=""
-    )
-    features = F.FeaturesDict({"steps": F.Dataset(step), **(episode or {})})
-    info = tfds.core.DatasetInfo(builder=identity, features=features)
+    info = _info(path, F.FeaturesDict({"steps": F.Dataset(step), **(episode or {})}))
     writer = tfds.core.SequentialWriter(info, per_shard, file_format=file_format)
     writer.initialize_splits(list(splits))
     for item in episodes:
@@ -40,7 +35,30 @@ def write(path, step, episodes, file_format, episode=None, per_shard=2, splits=(
     return path
 
 
-def _rlds_step(number, t, count, **more):
+def describe(path, features, file_format="array_record", shard_lengths=(1,)):
+    """Writes what describes a dataset, but none of its shards; returns where these belong."""
+    info = _info(path, features)
+    info.set_file_format(file_format)
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=path, dataset_name=info.name, split="train", filetype_suffix=file_format
+    )
+    split = tfds.core.SplitInfo(
+        name="train", shard_lengths=list(shard_lengths), num_bytes=0, filename_template=template
+    )
+    info.set_splits(tfds.core.splits.SplitDict([split]))
+    info.write_to_directory(path)
+    return list(split.filepaths)
+
+
+def _info(path, features):
+    path.mkdir(parents=True, exist_ok=True)
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name="toy", version=tfds.core.Version("1.0.0"), data_dir=str(path), module_name=""
+    )
+    return tfds.core.DatasetInfo(builder=identity, features=features)
+
+
+def _rlds_step(number, t, count):
     return {
         "observation": {"x": np.array([number, t], np.float32)},
         "action": 10 * number + t,
@@ -49,7 +67,6 @@ def _rlds_step(number, t, count, **more):
         "is_first": t == 0,
         "is_last": t == count - 1,
         "is_terminal": t == count - 1,
-        **more,
     }
 
 

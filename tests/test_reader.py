@@ -10,6 +10,7 @@ import pickle
 import shutil
 import struct
 
+import foreign
 import helpers
 import numpy as np
 import pytest
@@ -292,32 +293,7 @@ def test_an_index_that_is_wrong_is_named(copy):
 # --- datasets of others -----------------------------------------------------------------------------
 
 
-def _write_with_tfds(path, file_format):
-    import tensorflow_datasets as tfds
-
-    features = tfds.features.FeaturesDict(
-        {
-            "steps": tfds.features.Dataset(
-                {
-                    "observation": {"x": tfds.features.Tensor(shape=(2,), dtype=np.float32)},
-                    "action": tfds.features.Scalar(np.int32),
-                    "reward": tfds.features.Scalar(np.float32),
-                    "discount": tfds.features.Scalar(np.float32),
-                    "is_first": tfds.features.Scalar(np.bool_),
-                    "is_last": tfds.features.Scalar(np.bool_),
-                    "is_terminal": tfds.features.Scalar(np.bool_),
-                    "language": tfds.features.Text(),
-                }
-            ),
-            "task": tfds.features.Text(),
-        }
-    )
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name="other", version=tfds.core.Version("1.0.0"), data_dir=str(path), module_name=""
-    )
-    info = tfds.core.DatasetInfo(builder=identity, features=features)
-    writer = tfds.core.SequentialWriter(info, 1000, file_format=file_format)
-    writer.initialize_splits(["train"])
+def test_datasets_that_tfds_wrote(tmp_path):
     steps = [
         {
             "observation": {"x": np.full(2, t, np.float32)},
@@ -331,13 +307,9 @@ def _write_with_tfds(path, file_format):
         }
         for t in range(3)
     ]
-    for n in (3, 1):
-        writer.add_examples({"train": [{"steps": steps[:n], "task": "walk"}]})
-    writer.close_all()
-
-
-def test_datasets_that_tfds_wrote(tmp_path):
-    _write_with_tfds(tmp_path, "array_record")
+    episodes = [{"steps": steps[:n], "task": "walk"} for n in (3, 1)]
+    step = {**foreign.RLDS, "language": foreign.F.Text()}
+    foreign.write(tmp_path, step, episodes, "array_record", {"task": foreign.F.Text()})
 
     with envlogger.Reader(tmp_path) as reader:
         first, middle, last, single = reader.steps

@@ -8,6 +8,7 @@ import itertools
 import os
 
 import array_records
+import foreign
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -186,19 +187,10 @@ def test_load_and_builder_from_directories(directories, tmp_path):
 
 
 def test_sequential_writer(tmp_path):
-    info = tfds.core.DatasetInfo(
-        builder=tfds.core.dataset_info.DatasetIdentity(
-            name="toy",
-            version=tfds.core.Version("1.0.0"),
-            data_dir=os.fspath(tmp_path),
-            module_name="",
-        ),
-        features=array_records.make_features(nested=True),
+    episodes = [array_records.make_episode(i, nested=True) for i in range(10)]
+    foreign.write(
+        tmp_path, array_records.STEP, episodes, "array_record", array_records.EPISODE, per_shard=4
     )
-    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=4, file_format="array_record")
-    writer.initialize_splits(["train"])
-    writer.add_examples({"train": [array_records.make_episode(i, nested=True) for i in range(10)]})
-    writer.close_all()
 
     dataset = tfds.builder_from_directory(tmp_path).as_dataset(
         split="train", read_config=array_records.IN_ORDER

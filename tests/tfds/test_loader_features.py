@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import warnings
 
+import foreign
 import numpy as np
 import pytest
 
@@ -148,28 +149,22 @@ def directory(tmp_path_factory, request):
 
 def _write(tmp_path_factory, file_format):
     path = tmp_path_factory.mktemp("features") / "toy" / "1.0.0"
-    path.mkdir(parents=True)
-    steps = {name: feature for name, (feature, _) in {**FEATURES, **SINGLE}.items()}
-    features = F.FeaturesDict(
+    step = {name: feature for name, (feature, _) in {**FEATURES, **SINGLE}.items()}
+    episodes = [
         {
-            "steps": F.Dataset({**steps, "is_first": np.bool_}),
-            "episode_metadata": {"path": F.Text(), "numbers": F.Sequence(np.float32)},
-        }
-    )
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name="toy", version=tfds.core.Version("1.0.0"), data_dir=str(path), module_name=""
-    )
-    info = tfds.core.DatasetInfo(builder=identity, features=features)
-    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=3, file_format=file_format)
-    writer.initialize_splits(["train"])
-    for i, steps in enumerate(_values()):
-        episode = {
             "steps": [{**step, "is_first": not t} for t, step in enumerate(steps)],
             "episode_metadata": {"path": f"file {i}", "numbers": [0.5] * i},
         }
-        writer.add_examples({"train": [episode]})
-    writer.close_all()
-    return path
+        for i, steps in enumerate(_values())
+    ]
+    return foreign.write(
+        path,
+        {**step, "is_first": np.bool_},
+        episodes,
+        file_format,
+        {"episode_metadata": {"path": F.Text(), "numbers": F.Sequence(np.float32)}},
+        per_shard=3,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -354,20 +349,8 @@ def test_images_of_different_sizes_in_one_batch_are_an_error(directory):
     ids=str,
 )
 def test_what_tfds_cannot_read_is_named(tmp_path, feature):
-    features = F.FeaturesDict({"steps": F.Dataset({"odd": feature, "is_first": np.bool_})})
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name="toy", version=tfds.core.Version("1.0.0"), data_dir=str(tmp_path), module_name=""
-    )
-    info = tfds.core.DatasetInfo(builder=identity, features=features)
-    info.set_file_format("array_record")
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=tmp_path, dataset_name="toy", split="train", filetype_suffix="array_record"
-    )
-    split = tfds.core.SplitInfo(
-        name="train", shard_lengths=[1], num_bytes=0, filename_template=template
-    )
-    info.set_splits(tfds.core.splits.SplitDict([split]))
-    info.write_to_directory(tmp_path)
+    step = {"odd": feature, "is_first": np.bool_}
+    foreign.describe(tmp_path, F.FeaturesDict({"steps": F.Dataset(step)}))
 
     with pytest.raises(errors.UnsupportedValueError, match=r"steps: steps/odd of .*fields="):
         envlogger.tfds.steps(tmp_path)

@@ -7,6 +7,7 @@ import contextlib
 import io
 import itertools
 
+import foreign
 import helpers
 import numpy as np
 import pytest
@@ -100,30 +101,13 @@ def test_datasets_of_others_are_copied(tmp_path):
 
 
 def test_names_of_labels_are_taken_over(tmp_path):
-    source = tmp_path / "source" / "1.0.0"
-    source.mkdir(parents=True)
-    features = tfds.features.FeaturesDict(
-        {
-            "kind": tfds.features.ClassLabel(names=["walk", "run"]),
-            "steps": tfds.features.Dataset({"is_first": np.bool_}),
-        }
+    source = foreign.write(
+        tmp_path / "source" / "1.0.0",
+        {"is_first": np.bool_},
+        [{"kind": "run", "steps": [{"is_first": True}]}],
+        "array_record",
+        {"kind": tfds.features.ClassLabel(names=["walk", "run"])},
     )
-    writer = tfds.core.SequentialWriter(
-        tfds.core.DatasetInfo(
-            builder=tfds.core.DatasetIdentity(
-                name="source",
-                version=tfds.core.Version("1.0.0"),
-                data_dir=str(source),
-                module_name="",
-            ),
-            features=features,
-        ),
-        max_examples_per_shard=2,
-        file_format="array_record",
-    )
-    writer.initialize_splits(["train"])
-    writer.add_examples({"train": [{"kind": "run", "steps": [{"is_first": True}]}]})
-    writer.close_all()
 
     directory = runs_builders.build(runs_builders.Runs, tmp_path / "data", [source])
     kind = tfds.builder_from_directory(directory).info.features["kind"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 
+import foreign
 import helpers
 import numbered
 import numpy as np
@@ -69,21 +70,11 @@ def test_a_dataset_without_observation_or_action(tmp_path, lacking):
     ids=str,
 )
 def test_signals_that_no_return_can_be_computed_from(tmp_path, reward, discount, message):
-    path = numbered.write(
-        tmp_path, [], step={**numbered.STEP, "reward": reward, "discount": discount}
-    )
-    _pretend_one_episode(path)
+    step = {**numbered.STEP, "reward": reward, "discount": discount}
+    foreign.describe(tmp_path, F.FeaturesDict({"steps": F.Dataset(step)}))
 
     with pytest.raises(errors.UnsupportedValueError, match=message):
-        envlogger.tfds.transitions(path)
-
-
-def _pretend_one_episode(path):
-    info = path / "dataset_info.json"
-    splits = '"splits": [{"name": "train", "shardLengths": ["1"]}]'
-    info.write_text(
-        '{"name": "toy", "version": "1.0.0", "fileFormat": "array_record", ' + splits + "}"
-    )
+        envlogger.tfds.transitions(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["next_observation", "next_is_last"])
@@ -181,12 +172,7 @@ def test_damaged_json(tmp_path, name):
 
 
 def test_a_dataset_without_steps(tmp_path):
-    features = F.FeaturesDict({"image": F.Image()})
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name="toy", version=tfds.core.Version("1.0.0"), data_dir=str(tmp_path), module_name=""
-    )
-    tfds.core.DatasetInfo(builder=identity, features=features).write_to_directory(tmp_path)
-    _pretend_one_episode(tmp_path)
+    foreign.describe(tmp_path, F.FeaturesDict({"image": F.Image()}))
 
     with pytest.raises(errors.DatasetError, match="no nested feature 'steps'"):
         envlogger.tfds.steps(tmp_path)
