@@ -22,8 +22,6 @@ STEP = {"observation": F.Tensor(shape=(2,), dtype=np.float32), "action": np.int6
 
 ADAPTER = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
 
-IN_ORDER = tfds.ReadConfig(interleave_cycle_length=1)
-
 # TFDS itself passes TensorFlow what it warns of.
 ONE_AT_A_TIME = pytest.mark.filterwarnings("ignore:The `deterministic` argument has no effect")
 

@@ -13,7 +13,6 @@ with warnings.catch_warnings():
     import tensorflow_datasets as tfds
 
 F = tfds.features
-IN_ORDER = tfds.ReadConfig(interleave_cycle_length=1)
 LENGTHS = [1, 5, 2, 9, 3, 3, 7, 1, 4, 6, 2, 8]
 
 STEP = {

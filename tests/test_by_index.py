@@ -59,12 +59,12 @@ def _tf(loader, path, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what TensorFlow's imports say is not ours
         import tensorflow_datasets as tfds
+        import tf_reading
 
         import envlogger.tfds
 
-        config = tfds.ReadConfig(interleave_cycle_length=1)
         load = getattr(envlogger.tfds, loader)
-        return list(tfds.as_numpy(load(path, read_config=config, **options)))
+        return list(tfds.as_numpy(load(path, read_config=tf_reading.IN_ORDER, **options)))
 
 
 def _same(got, expected):

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 
 import array_records
 import foreign
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+import tf_reading
 from tensorflow_datasets.core import file_adapters
 
 
@@ -37,7 +37,7 @@ def oracle(directories):
 
 def test_nested_steps_equal_those_of_data_source(tmp_path):
     builder = tfds.builder_from_directory(array_records.write(tmp_path, nested=True))
-    dataset = builder.as_dataset(split="train", read_config=array_records.IN_ORDER)
+    dataset = builder.as_dataset(split="train", read_config=tf_reading.IN_ORDER)
 
     source = builder.as_data_source(split="train")
 
@@ -83,7 +83,7 @@ def test_slices(builder, oracle, split):
 
 
 def test_in_recorded_order_with_one_shard_at_a_time(builder):
-    dataset = builder.as_dataset(split="train", read_config=array_records.IN_ORDER)
+    dataset = builder.as_dataset(split="train", read_config=tf_reading.IN_ORDER)
 
     assert array_records.indices(dataset) == list(range(sum(array_records.SHARD_LENGTHS)))
 
@@ -165,9 +165,7 @@ def test_checkpointed_iterator_continues_where_it_was(builder, tmp_path, positio
     saved = iterator()
     for _ in range(position):
         next(saved)
-    path = tf.train.Checkpoint(iterator=saved).write(os.fspath(tmp_path / "checkpoint"))
-    restored = iterator()
-    tf.train.Checkpoint(iterator=restored).read(path).assert_consumed()
+    restored = tf_reading.restore(saved, iterator(), tmp_path)
 
     rest = [int(index) for index in restored]
     assert rest == [int(index) for index in saved]
@@ -182,7 +180,7 @@ def test_load_and_builder_from_directories(directories, tmp_path):
     both = tfds.builder_from_directories([directories["array_record"], other])
 
     assert array_records.indices(loaded) == [98, 99]
-    dataset = both.as_dataset(split="train[97:104]", read_config=array_records.IN_ORDER)
+    dataset = both.as_dataset(split="train[97:104]", read_config=tf_reading.IN_ORDER)
     assert array_records.indices(dataset) == list(range(97, 104))
 
 
@@ -193,7 +191,7 @@ def test_sequential_writer(tmp_path):
     )
 
     dataset = tfds.builder_from_directory(tmp_path).as_dataset(
-        split="train", read_config=array_records.IN_ORDER
+        split="train", read_config=tf_reading.IN_ORDER
     )
 
     assert array_records.indices(dataset) == list(range(10))

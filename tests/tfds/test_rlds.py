@@ -12,6 +12,7 @@ import warnings
 import helpers
 import numpy as np
 import pytest
+import tf_reading
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what the imports say is not ours
@@ -43,8 +44,8 @@ def logged(tmp_path_factory):
     """Three episodes, as stock TFDS reads them."""
     path = tmp_path_factory.mktemp("rlds") / "run"
     helpers.record(path, [_timesteps(i, length) for i, length in enumerate(LENGTHS)])
-    config = tfds.ReadConfig(interleave_cycle_length=1)
-    return tfds.builder_from_directory(path).as_dataset(split="train", read_config=config)
+    builder = tfds.builder_from_directory(path)
+    return builder.as_dataset(split="train", read_config=tf_reading.IN_ORDER)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import warnings
 
 import numbered
 import numpy as np
+import tf_reading
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what TensorFlow's imports say is not ours
@@ -17,7 +18,7 @@ import envlogger.tfds
 
 
 def test_episodes_have_columns_and_their_own_fields(directory, numpy_episodes):
-    dataset = envlogger.tfds.episodes(str(directory), read_config=numbered.IN_ORDER)
+    dataset = envlogger.tfds.episodes(str(directory), read_config=tf_reading.IN_ORDER)
 
     for index, (episode, expected) in enumerate(zip(dataset, numpy_episodes, strict=True)):
         assert episode["episode_id"] == f"episode {index}"

@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+import tf_reading
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what TensorFlow's imports say is not ours
@@ -26,7 +27,6 @@ from envlogger.conversion import converting
 from envlogger.tfds import shard_pool
 from envlogger.tfds.loaders import columns, on_disk, sources
 
-IN_ORDER = tfds.ReadConfig(interleave_cycle_length=1)
 SIDE = 160
 LENGTHS = [36, 40, 34, 38]  # of 77 KB each, or 34 as JPEG: more than a megabyte an episode
 
@@ -88,7 +88,7 @@ def directory(tmp_path_factory, request):
 def stock(directory):
     """The steps of each episode, as stock TFDS reads them, in the order of recording."""
     builder = tfds.builder_from_directory(directory)
-    episodes = builder.as_dataset(split="train", read_config=IN_ORDER)
+    episodes = builder.as_dataset(split="train", read_config=tf_reading.IN_ORDER)
     return [[tf.nest.map_structure(np.asarray, step) for step in e["steps"]] for e in episodes]
 
 
@@ -122,7 +122,7 @@ def test_steps(directory, stock, options):
     if "shuffle" in options:
         options = {"shuffle": envlogger.tfds.Shuffle(steps=1)}
     expected = [step for steps in stock for step in steps]
-    got = list(envlogger.tfds.steps(directory, read_config=IN_ORDER, **options))
+    got = list(envlogger.tfds.steps(directory, read_config=tf_reading.IN_ORDER, **options))
 
     if "batch_size" in options:
         _same(_stack(expected), tf.nest.map_structure(lambda *x: np.concatenate(x), *got))
@@ -147,9 +147,12 @@ def test_episodes_with_their_ids_and_fields(directory, stock):
 def test_slices(directory):
     split = "train[:1]+train[3:]"
     builder = tfds.builder_from_directory(directory)
-    stock = builder.as_dataset(split=split, read_config=IN_ORDER)
+    stock = builder.as_dataset(split=split, read_config=tf_reading.IN_ORDER)
     expected = [_stack([*e["steps"].as_numpy_iterator()]) for e in stock]
-    got = [e["steps"] for e in envlogger.tfds.episodes(directory, split, read_config=IN_ORDER)]
+    got = [
+        e["steps"]
+        for e in envlogger.tfds.episodes(directory, split, read_config=tf_reading.IN_ORDER)
+    ]
 
     assert len(got) == len(expected)
     for one, other in zip(got, expected, strict=True):
@@ -165,7 +168,7 @@ def test_windows(directory, stock, stride, buffer):
         stride=stride,
         pad=True,
         shuffle=envlogger.tfds.Shuffle(steps=buffer),
-        read_config=IN_ORDER,
+        read_config=tf_reading.IN_ORDER,
     )
     starts = [
         (steps, start)
@@ -182,7 +185,7 @@ def test_windows(directory, stock, stride, buffer):
 
 
 def test_transitions(directory, stock):
-    got = list(envlogger.tfds.transitions(directory, read_config=IN_ORDER))
+    got = list(envlogger.tfds.transitions(directory, read_config=tf_reading.IN_ORDER))
     pairs = [pair for steps in stock for pair in itertools.pairwise(steps)]
 
     assert len(got) == len(pairs)
@@ -206,7 +209,9 @@ def test_all_is_shuffled_and_nothing_is_lost(directory, stock):
 
 
 def test_images_alone(directory, stock):
-    got = envlogger.tfds.steps(directory, fields=["observation/camera"], read_config=IN_ORDER)
+    got = envlogger.tfds.steps(
+        directory, fields=["observation/camera"], read_config=tf_reading.IN_ORDER
+    )
 
     expected = [step["observation"]["camera"] for steps in stock for step in steps]
     _same([step["observation"]["camera"] for step in got], expected)
@@ -215,7 +220,7 @@ def test_images_alone(directory, stock):
 def test_a_list_of_datasets(directory, stock, tmp_path):
     copy = tmp_path / "other" / "1.0.0"
     shutil.copytree(directory, copy)
-    got = envlogger.tfds.steps([directory, copy], read_config=IN_ORDER)
+    got = envlogger.tfds.steps([directory, copy], read_config=tf_reading.IN_ORDER)
 
     expected = [step for steps in stock for step in steps]
     for one, other in zip(got, expected * 2, strict=True):
@@ -237,14 +242,12 @@ def test_a_list_of_which_one_is_not_to_be_read_in_parts(directory, stock, tmp_pa
 
 def test_an_iterator_is_saved_and_restored(directory, stock, tmp_path):
     def iterator():
-        return iter(envlogger.tfds.steps(directory, batch_size=8, read_config=IN_ORDER))
+        return iter(envlogger.tfds.steps(directory, batch_size=8, read_config=tf_reading.IN_ORDER))
 
     first = iterator()
     for _ in range(9):
         next(first)
-    path = tf.train.Checkpoint(iterator=first).save(os.fspath(tmp_path / "at"))
-    second = iterator()
-    tf.train.Checkpoint(iterator=second).restore(path)
+    second = tf_reading.restore(first, iterator(), tmp_path)
 
     _same(next(second), next(first))
 

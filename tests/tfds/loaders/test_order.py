@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import itertools
-import os
 import warnings
 
 import numbered
 import pytest
+import tf_reading
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what TensorFlow's imports say is not ours
@@ -65,7 +65,7 @@ def test_read_config_is_obeyed(any_format, options):
 
 
 def test_recorded_order_with_one_file_at_a_time(directory):
-    assert numbered.ids(envlogger.tfds.steps(directory, read_config=numbered.IN_ORDER)) == ALL_IDS
+    assert numbered.ids(envlogger.tfds.steps(directory, read_config=tf_reading.IN_ORDER)) == ALL_IDS
 
 
 def test_files_are_shuffled_as_tfds_does(directory):
@@ -77,14 +77,14 @@ def test_files_are_shuffled_as_tfds_does(directory):
 
     by_config = envlogger.tfds.steps(directory, shuffle=Shuffle(files=True), read_config=config)
     by_seed = envlogger.tfds.steps(
-        directory, shuffle=Shuffle(files=True, seed=5), read_config=numbered.IN_ORDER
+        directory, shuffle=Shuffle(files=True, seed=5), read_config=tf_reading.IN_ORDER
     )
 
     orders = [numbered.ids(expected), numbered.ids(expected)]  # two epochs
     assert orders[0] != orders[1]
     assert [numbered.ids(by_config), numbered.ids(by_config)] == orders
     assert [numbered.ids(by_seed), numbered.ids(by_seed)] == orders
-    assert numbered.IN_ORDER.shuffle_seed is None  # the caller's is not changed
+    assert tf_reading.IN_ORDER.shuffle_seed is None  # the caller's is not changed
 
 
 def _first_ids(ids):
@@ -132,7 +132,7 @@ def test_without_a_seed_the_order_differs(directory):
 
 
 def test_steps_of_several_episodes_alternate(directory):
-    config = numbered.IN_ORDER
+    config = tf_reading.IN_ORDER
     ids = numbered.ids(
         envlogger.tfds.steps(directory, interleave=3, read_config=config, batch_size=4)
     )
@@ -153,12 +153,12 @@ def test_a_list_is_read_one_after_the_other(root, directory):
 
     ids = numbered.ids(
         envlogger.tfds.steps(
-            [directory, tfds.builder_from_directory(other)], read_config=numbered.IN_ORDER
+            [directory, tfds.builder_from_directory(other)], read_config=tf_reading.IN_ORDER
         )
     )
     slices = numbered.ids(
         envlogger.tfds.steps(
-            (other, directory), "train[:1]", read_config=numbered.IN_ORDER, batch_size=3
+            (other, directory), "train[:1]", read_config=tf_reading.IN_ORDER, batch_size=3
         )
     )
 
@@ -191,7 +191,7 @@ def test_builders_of_several_directories(root, directory):
     other = numbered.write(root / "second" / "toy" / "1.0.0", [2], first=50)
     builder = tfds.builder_from_directories([str(directory), str(other)])
 
-    ids = numbered.ids(envlogger.tfds.steps(builder, "train[11:]", read_config=numbered.IN_ORDER))
+    ids = numbered.ids(envlogger.tfds.steps(builder, "train[11:]", read_config=tf_reading.IN_ORDER))
 
     assert ids == [*range(1100, 1108), 5000, 5001]
 
@@ -217,9 +217,7 @@ def test_an_iterator_is_saved_and_restored(directory, tmp_path, position, loader
     saved = iterator()
     for _ in range(position):
         next(saved)
-    path = tf.train.Checkpoint(iterator=saved).write(os.fspath(tmp_path / "checkpoint"))
-    restored = iterator()
-    tf.train.Checkpoint(iterator=restored).read(path).assert_consumed()
+    restored = tf_reading.restore(saved, iterator(), tmp_path)
 
     rest = numbered.ids(restored)
     assert rest == numbered.ids(saved)

@@ -9,6 +9,7 @@ import helpers
 import numbered
 import numpy as np
 import pytest
+import tf_reading
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what TensorFlow's imports say is not ours
@@ -59,7 +60,7 @@ def _expected_transitions(episode, n, gamma):
 )
 def test_transitions_are_what_the_docstring_says(directory, numpy_episodes, n, gamma, options):
     dataset = envlogger.tfds.transitions(
-        directory, n_step=n, gamma=gamma, read_config=numbered.IN_ORDER, **options
+        directory, n_step=n, gamma=gamma, read_config=tf_reading.IN_ORDER, **options
     )
     if "batch_size" in options:
         dataset = dataset.unbatch()
@@ -103,7 +104,7 @@ def test_a_truncated_episode_goes_on_and_a_terminated_one_does_not(tmp_path):
     # As in many datasets, the discount is 1 even where the episode terminates.
     path = numbered.write(tmp_path, [3, 3], make=lambda step: {**step, "discount": 1.0})
 
-    dataset = envlogger.tfds.transitions(path, n_step=2, gamma=0.5, read_config=numbered.IN_ORDER)
+    dataset = envlogger.tfds.transitions(path, n_step=2, gamma=0.5, read_config=tf_reading.IN_ORDER)
 
     got = [(float(t["discount"]), bool(t["next_is_terminal"])) for t in dataset]
     assert got == [(0, True), (0, True), (0.25, False), (0.5, False)]
@@ -117,7 +118,7 @@ def test_transitions_without_discount_or_without_terminal_flag(tmp_path, lacking
     for episode in episodes:
         episode[lacking] = np.ones(3, np.float32) if lacking == "discount" else np.zeros(3, bool)
 
-    dataset = envlogger.tfds.transitions(path, n_step=2, gamma=0.5, read_config=numbered.IN_ORDER)
+    dataset = envlogger.tfds.transitions(path, n_step=2, gamma=0.5, read_config=tf_reading.IN_ORDER)
 
     expected = [t for e in episodes for t in _expected_transitions(e, 2, 0.5)]
     for got, wanted in zip(dataset, expected, strict=True):
@@ -167,7 +168,7 @@ def test_chosen_fields_are_those_of_the_first_step(directory, numpy_episodes):
         directory,
         n_step=2,
         fields=["observation/id", "is_first", "reward"],
-        read_config=numbered.IN_ORDER,
+        read_config=tf_reading.IN_ORDER,
     )
 
     assert dataset.element_spec.keys() == {
@@ -199,7 +200,7 @@ def test_transitions_of_a_recorded_run(tmp_path):
         [[4, 5], [6], [7]],
     )
 
-    got = list(envlogger.tfds.transitions(tmp_path / "run", read_config=numbered.IN_ORDER))
+    got = list(envlogger.tfds.transitions(tmp_path / "run", read_config=tf_reading.IN_ORDER))
 
     assert [int(t["action"]) for t in got] == [4, 5, 6, 7]
     assert [float(t["reward"]) for t in got] == [0.5, -1, 2, 3]

@@ -8,6 +8,7 @@ import warnings
 import numbered
 import numpy as np
 import pytest
+import tf_reading
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what TensorFlow's imports say is not ours
@@ -48,7 +49,7 @@ def test_windows(directory, length, stride, pad, batch_size):
         pad=pad,
         fields=["observation"],
         batch_size=batch_size,
-        read_config=numbered.IN_ORDER,
+        read_config=tf_reading.IN_ORDER,
     )
 
     if batch_size:
