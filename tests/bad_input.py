@@ -11,7 +11,7 @@ from envlogger.testing.comparison import assert_same
 
 def check_kept(path, episodes, actions=None):
     """Checks what Reader and tfds.data_source find."""
-    actions = actions or [list(range(len(episode) - 1)) for episode in episodes]
+    actions = actions or helpers.count_up(episodes)
     assert_same(
         helpers.read(path),
         [helpers.expected_steps(e, a) for e, a in zip(episodes, actions, strict=True)],
@@ -21,9 +21,10 @@ def check_kept(path, episodes, actions=None):
 
 def record_until_error(path, episodes, error, *, actions=None, **kwargs):
     """Plays episodes until an error comes, and returns it; closes properly."""
-    if actions is None:
-        actions = [list(range(len(episode) - 1)) for episode in episodes]
-    env = helpers.ScriptedEnv(episodes, actions[0][0])
-    with helpers.logger(path, env, **kwargs) as logger, pytest.raises(error) as raised:
+    actions = actions or helpers.count_up(episodes)
+    with (
+        helpers.scripted_logger(path, episodes, actions[0][0], **kwargs) as logger,
+        pytest.raises(error) as raised,
+    ):
         helpers.play(logger, actions)
     return raised

@@ -102,6 +102,11 @@ class ScriptedEnv(dm_env.Environment):
         return {} if value is None else spec_of(value)
 
 
+def count_up(episodes: Sequence[Sequence[dm_env.TimeStep]]) -> list[list[int]]:
+    """Returns actions for episodes: 0, 1, 2, … in each of them."""
+    return [list(range(len(episode) - 1)) for episode in episodes]
+
+
 def play(env: dm_env.Environment, actions: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """Resets once for each item, and steps with its actions; returns deep copies of the timesteps."""
     played = []
@@ -131,8 +136,7 @@ def record(
     **kwargs: Any,
 ) -> None:
     """Records scripted episodes by `logger`; the actions are 0, 1, 2, … unless they are given."""
-    if actions is None:
-        actions = [list(range(len(episode) - 1)) for episode in episodes]
+    actions = count_up(episodes) if actions is None else actions
     action = next((a for episode in actions for a in episode), 0)
     with scripted_logger(path, episodes, action, **kwargs) as env:
         play(env, actions)
@@ -165,7 +169,7 @@ def expected_steps(
 
 def expected_run(*episodes: Sequence[dm_env.TimeStep]) -> list[list[step_data.StepData]]:
     """Returns what is logged of episodes whose actions are 0, 1, 2, …."""
-    return [expected_steps(steps, list(range(len(steps) - 1))) for steps in episodes]
+    return list(map(expected_steps, episodes, count_up(episodes)))
 
 
 def data_source(path: Any, split: str = "train") -> Any:

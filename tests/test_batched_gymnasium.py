@@ -42,15 +42,11 @@ def test_each_stream_is_whole(mode, count, tmp_path):
         assert [len(steps) for steps in helpers.read(tmp_path / "a")] == list(
             map(len, envs.envs[0].episodes)
         )
-    ends = [
-        (episode["steps"], env)
-        for episode, env in zip(helpers.data_source(tmp_path / "a"), range(10**6), strict=False)
-    ]
-    for steps, _ in ends:
-        steps = list(steps)
+    episodes = helpers.source_steps(tmp_path / "a")
+    for steps in episodes:
         assert [step["is_first"] for step in steps] == [True] + [False] * (len(steps) - 1)
         assert [step["is_last"] for step in steps] == [False] * (len(steps) - 1) + [True]
-    num_terminal = sum(step["is_terminal"] for steps, _ in ends for step in steps)
+    num_terminal = sum(step["is_terminal"] for steps in episodes for step in steps)
     done = [result for result in results if len(result) == 5]
     assert num_terminal == sum(int(result[2].sum()) for result in done) > 0
 

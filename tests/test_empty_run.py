@@ -15,13 +15,11 @@ import tensorflow_datasets as tfds
 import envlogger
 from envlogger import errors
 
-GOOD = [helpers.first(), helpers.mid(), helpers.last()]
+GOOD = helpers.GOOD
 
 
 def _open(path, **kwargs):
-    return envlogger.EnvLogger(
-        helpers.ScriptedEnv([GOOD]), data_directory=str(path), helper=False, **kwargs
-    )
+    return helpers.scripted_logger(path, [GOOD], **kwargs)
 
 
 def _load(root):

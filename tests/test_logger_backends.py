@@ -87,7 +87,7 @@ def _record_into(backend, path):
         backend=make,
         scheduler=schedulers.NStepScheduler(2),
     ) as logger:
-        helpers.play(logger, [list(range(len(steps) - 1)) for steps in episodes])
+        helpers.play(logger, helpers.count_up(episodes))
     return written[0]
 
 

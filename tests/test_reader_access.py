@@ -215,7 +215,7 @@ def test_columns_of_any_backend_are_the_same(run):
     writer = in_memory_backend.InMemoryBackendWriter()
     env = helpers.ScriptedEnv(EPISODES)
     with envlogger.EnvLogger(env, backend=writer, **FIELDS) as logger:
-        helpers.play(logger, [list(range(len(episode) - 1)) for episode in EPISODES])
+        helpers.play(logger, helpers.count_up(EPISODES))
 
     with envlogger.Reader(run) as reader, envlogger.Reader(writer) as others:
         for episode, other in zip(reader.episodes, others.episodes, strict=True):
@@ -427,9 +427,7 @@ def test_a_live_dataset_is_refreshed(tmp_path):
 
 
 def test_a_reader_of_many_sessions_sees_all_of_them_when_refreshed(tmp_path):
-    with envlogger.EnvLogger(
-        helpers.ScriptedEnv(EPISODES), data_directory=str(tmp_path), helper=False
-    ) as logger:
+    with helpers.scripted_logger(tmp_path, EPISODES) as logger:
         helpers.play(logger, [[0, 1, 2]])
         logger.flush()
         helpers.play(logger, [[0]])

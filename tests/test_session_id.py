@@ -9,7 +9,7 @@ import pytest
 from envlogger import errors
 from envlogger.testing.comparison import assert_same
 
-_EPISODES = [[helpers.first(), helpers.mid(), helpers.last()], [helpers.first(1.0)]]
+_EPISODES = [helpers.GOOD, [helpers.first(1.0)]]
 
 
 def _shards(path):

@@ -80,7 +80,7 @@ def test_a_directory_that_cannot_be_written_to(others, monkeypatch):
 
 
 def test_an_index_with_a_hole_is_not_believed(tmp_path):
-    episodes = [[helpers.first(), helpers.last()], [helpers.first(), helpers.mid(), helpers.last()]]
+    episodes = [[helpers.first(), helpers.last()], helpers.GOOD]
     helpers.record(tmp_path, episodes[:1])
     (tmp_path / ".envlogger" / "index" / "train").unlink()
     helpers.record(tmp_path, episodes[1:])

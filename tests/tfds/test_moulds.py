@@ -242,8 +242,8 @@ def test_a_damaged_record_reads_as_if_none_had_been_read_before(tmp_path, casts,
 
 
 def test_the_types_of_steps_are_those_of_each_record(tmp_path, casts):
-    env = helpers.ScriptedEnv([[helpers.first(), helpers.mid(), helpers.mid(), helpers.last()]] * 6)
-    with envlogger.EnvLogger(env, data_directory=str(tmp_path), helper=False) as logger:
+    episode = [helpers.first(), helpers.mid(), helpers.mid(), helpers.last()]
+    with helpers.scripted_logger(tmp_path, [episode] * 6) as logger:
         for number in range(6):  # each other is left before its end
             logger.reset()
             for _ in range(3 if number % 2 else 2):

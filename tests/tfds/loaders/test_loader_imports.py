@@ -25,7 +25,7 @@ def test_the_package_tells_what_it_has():
         _ = envlogger.tfds.nothing
 
 
-def test_without_tensorflow_the_extra_is_named(tmp_path):
+def test_without_tensorflow_the_extra_is_named():
     program = (
         "import sys; sys.modules['tensorflow'] = None\n"
         "import envlogger.tfds\n"
