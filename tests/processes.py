@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recording processes for tests that kill, stop and interrupt them.
+"""Programs in processes of their own; and recording ones, for tests that kill, stop and interrupt them.
 
-A program numbers its calls of `reset()` and `step()` from 0, records the number with the step, and
-notes it in a file once the call has returned. So whatever happens to the process, the numbers in the
-file must be in the dataset; the one behind the last may be there, too.
+A recording program numbers its calls of `reset()` and `step()` from 0, records the number with the
+step, and notes it in a file once the call has returned. So whatever happens to the process, the
+numbers in the file must be in the dataset; the one behind the last may be there, too.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import helpers
 
 # Only something that hangs takes so long.
 PATIENCE = 120.0
+
+_ROOT = str(pathlib.Path(__file__).parents[1])
 
 _PRELUDE = """
 import itertools, os, signal, sys, time
@@ -47,6 +49,29 @@ def play(env, num_calls=None):
         env.step(1)
         os.write(notes, b".")
 """
+
+
+def python(
+    program: str,
+    *arguments: Any,
+    status: int = 0,
+    cwd: Any = None,
+    env: Mapping[str, str] = os.environ,
+    timeout: float = PATIENCE,
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python code, which finds this package wherever it runs; fails unless it ends with a status."""
+    path = os.pathsep.join(filter(None, [_ROOT, env.get("PYTHONPATH")]))
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+        cwd=cwd,
+        env={**env, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert result.returncode == status, result.stdout + result.stderr
+    return result
 
 
 class Program:

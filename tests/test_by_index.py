@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import pickle
 import resource
-import subprocess
-import sys
 import warnings
 
 import helpers
 import numpy as np
+import processes
 import pytest
 
 import envlogger
@@ -298,21 +297,13 @@ def test_no_episodes():
 # --- PyTorch and Grain ------------------------------------------------------------------------------
 
 
-def _loaded_by(program, cwd):
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    return set(result.stdout.split())
-
-
 def test_no_framework_is_imported(run):
     program = (
         "import sys, envlogger;"
         "envlogger.Transitions('.')[0]; envlogger.Windows('.', length=2)[0];"
         "print(*{'torch', 'grain', 'jax', 'tensorflow', 'tensorflow_datasets'} & sys.modules.keys())"
     )
-    assert _loaded_by(program, run) == set()
+    assert processes.python(program, cwd=run).stdout.split() == []
 
 
 @pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (2, "spawn")])

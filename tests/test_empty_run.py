@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 
 import helpers
+import processes
 import pytest
 import tensorflow_datasets as tfds
 
@@ -94,8 +93,7 @@ logger = envlogger.EnvLogger(
 )
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    died = subprocess.run([sys.executable, "-c", code], check=False)
-    assert died.returncode == -signal.SIGKILL
+    processes.python(code, status=-signal.SIGKILL)
 
     assert _load(root) == ("1.0.0", 1)
     with _open(root / "catch" / "2.0.0") as logger:

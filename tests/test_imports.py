@@ -6,10 +6,9 @@ from __future__ import annotations
 import ast
 import graphlib
 import pathlib
-import subprocess
-import sys
 import textwrap
 
+import processes
 import pytest
 
 import envlogger
@@ -91,11 +90,7 @@ _READ = """
 def _loaded_by(program, cwd):
     """Runs a program in a process of its own; returns which of the heavy packages it loaded."""
     program = textwrap.dedent(program) + f"\nimport sys; print(*({_HEAVY} & sys.modules.keys()))"
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True, timeout=120
-    )
-    assert result.returncode == 0, result.stderr
-    return set(result.stdout.split())
+    return set(processes.python(program, cwd=cwd).stdout.split())
 
 
 def test_importing_is_light(tmp_path):

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 
 import helpers
 import numpy as np
+import processes
 import pytest
 
-_READ = textwrap.dedent("""
+_READ = """
     import resource, sys
     import envlogger
 
@@ -25,7 +23,7 @@ _READ = textwrap.dedent("""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     read()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-""")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +38,7 @@ def run(tmp_path_factory):
 
 def _faults(run, **variables):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
-    command = [sys.executable, "-c", _READ, str(run)]
-    return int(subprocess.check_output(command, env={**environment, **variables}, timeout=120))
+    return int(processes.python(_READ, run, env={**environment, **variables}).stdout)
 
 
 def test_large_records_are_read_into_the_memory_of_those_before(run):

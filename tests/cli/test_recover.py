@@ -2,11 +2,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
+import signal
 
 import helpers
+import processes
 import pytest
 
 import envlogger
@@ -29,7 +28,7 @@ _KILLED = """
 def killed(tmp_path):
     """A dataset of which all is still in a dead session: three episodes of 1, 1 and 2 steps."""
     path = tmp_path / "catch" / "1.0.0"
-    subprocess.run([sys.executable, "-c", textwrap.dedent(_KILLED), str(path)], check=False)
+    processes.python(_KILLED, path, status=-signal.SIGKILL)
     return path
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
-import textwrap
+import signal
 
+import processes
 import pytest
 import riegeli_samples as samples
 from array_record.python import array_record_module
@@ -95,7 +94,7 @@ _KILLED = """
 
 def test_a_writer_that_is_killed_now(tmp_path, capsys):
     path = tmp_path / "x.array_record"
-    subprocess.run([sys.executable, "-c", textwrap.dedent(_KILLED), str(path)], check=False)
+    processes.python(_KILLED, path, status=-signal.SIGKILL)
     assert main.main(["repair", str(path)]) == 0
     records, _, count = _read(tmp_path / "x.array_record.repaired")
     assert count == len(records) > 50

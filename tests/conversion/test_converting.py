@@ -6,13 +6,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from typing import ClassVar
 
 import dm_env
 import helpers
 import numpy as np
+import processes
 import pytest
 import riegeli_samples
 import sample_datasets
@@ -348,9 +347,7 @@ sys.exit(main.main(["convert", *sys.argv[1:]]))
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 def test_a_full_disk(openx, file_format, tmp_path):
     target = tmp_path / "x"
-    command = [sys.executable, "-c", _SMALL_DISK, str(openx), str(target), "--format", file_format]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 1
+    result = processes.python(_SMALL_DISK, openx, target, "--format", file_format, status=1)
     assert result.stderr.startswith("error: ")
     assert "Traceback" not in result.stderr
     assert not target.exists()

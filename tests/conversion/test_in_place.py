@@ -6,10 +6,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import helpers
+import processes
 import pytest
 import riegeli_samples
 import sample_datasets
@@ -79,14 +78,8 @@ def test_stock_tfds_reads_both(tmp_path):
     assert _check_shards(path) == 3
     assert_same(helpers.read(path), before)
     assert sorted(os.listdir(path / ".envlogger")) == ["index", "lock", "sessions"]
-    result = subprocess.run(
-        [sys.executable, "-c", _STOCK, str(tmp_path), "catch"],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert result.stdout.split() == ["25", "25", "25", "5"], result.stderr[-2000:]
+    counts = processes.python(_STOCK, tmp_path, "catch", timeout=200).stdout
+    assert counts.split() == ["25", "25", "25", "5"]
 
 
 def test_writers_go_on_with_both(tmp_path):
@@ -99,13 +92,10 @@ def test_writers_go_on_with_both(tmp_path):
     _record(path, 1, step_fn=lambda *_: {"late": 1})
     assert _check_shards(path) == 5
     assert len(helpers.read(path)) == 7
-    for episodes in (helpers.data_source(path), helpers.tf_episodes(path)):
-        late = [bool(e["steps"][0]["present"]["late"]) for e in map(_with_list, episodes)]
+    by_tf = [episode["steps"] for episode in helpers.tf_episodes(path)]
+    for episodes in (helpers.source_steps(path), by_tf):
+        late = [bool(steps[0]["present"]["late"]) for steps in episodes]
         assert sorted(late) == [False] * 6 + [True]
-
-
-def _with_list(episode):
-    return {**episode, "steps": list(episode["steps"])}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -71,15 +71,7 @@ print(number)
 
 
 def _sweep(source, root, file_format, make):
-    result = subprocess.run(
-        [sys.executable, "-c", _SWEEP, str(source), str(root), file_format, make],
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    count = int(result.stdout)
+    count = int(processes.python(_SWEEP, source, root, file_format, make, timeout=250).stdout)
     assert count > 10
     return [root / str(number) / "1.0.0" for number in range(0, count + 1, 5)]
 

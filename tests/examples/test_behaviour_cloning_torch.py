@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
+import processes
 import programs
 
 
@@ -52,9 +51,4 @@ sys.argv[1:] = {arguments!r}
 runpy.run_module("behaviour_cloning_torch", run_name="__main__")
 """
 
-    result = subprocess.run(
-        [sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, timeout=280
-    )
-
-    assert result.returncode == 0, result.stderr
-    assert "cloned agent" in result.stdout
+    assert "cloned agent" in processes.python(source, cwd=tmp_path, timeout=280).stdout

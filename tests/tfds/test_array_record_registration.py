@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import importlib
-import os
-import pathlib
-import subprocess
 import sys
 
 import array_records
+import processes
 import pytest
 from tensorflow_datasets.core import file_adapters
 
@@ -24,14 +22,7 @@ def directory(tmp_path_factory):
 
 
 def _run(code, *args):
-    root = pathlib.Path(envlogger.__file__).parent.parent
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(os.fspath, args)],
-        env={**os.environ, "PYTHONPATH": os.fspath(root)},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
+    return processes.python(code, *args).stdout.strip()
 
 
 _IS_REGISTERED = """

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import helpers
 import numpy as np
+import processes
 import pytest
 
 _SCRIPT = """
@@ -43,12 +41,6 @@ def directory(tmp_path_factory):
 @pytest.mark.parametrize("how", ["stock", "steps"])
 @pytest.mark.parametrize(("end", "code"), [("return", 0), ("raise", 1)])
 def test_a_script_ends_while_an_iterator_is_alive(directory, how, end, code):
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, directory, how, end],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = processes.python(_SCRIPT, directory, how, end, status=code)
+
     assert done.stdout == "has a step\n"
-    assert done.returncode == code, done.stderr[-2000:]

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import pathlib
-import subprocess
-import sys
 import textwrap
 import warnings
 
 import helpers
 import numpy as np
+import processes
 import pytest
 import tf_reading
 
@@ -242,16 +240,7 @@ def test_patterns_say_what_to_use_instead(logged):
 
 
 def _run(program, tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{tmp_path}:{pathlib.Path(envlogger.__file__).parents[1]}"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    return processes.python(program, cwd=tmp_path).stdout
 
 
 def test_reverb_is_not_there_afterwards(tmp_path):

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import pathlib
-import subprocess
-import sys
 import warnings
 
+import processes
 import pytest
 
 import envlogger.tfds
@@ -33,13 +31,4 @@ def test_without_tensorflow_the_extra_is_named():
         "except envlogger.errors.MissingExtraError as e: print(e)\n"
     )
 
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=pathlib.Path(envlogger.__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-
-    assert "pip install 'envlogger[tensorflow]'" in result.stdout
+    assert "pip install 'envlogger[tensorflow]'" in processes.python(program).stdout
