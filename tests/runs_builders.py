@@ -118,15 +118,6 @@ def build(
     return pathlib.Path(builder.data_dir)
 
 
-def contents(directory: pathlib.Path) -> dict[str, bytes]:
-    """Returns all files below a directory, by path."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
-
-
 def records(directory: Any, split: str) -> list[bytes]:
     """Returns the records of a split, in order."""
     info = dataset.load(str(directory)).info

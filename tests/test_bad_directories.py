@@ -12,18 +12,12 @@ import helpers
 import numpy as np
 import pytest
 import riegeli_samples
+import snapshots
 
 import envlogger
 from envlogger import errors
 
 GOOD = helpers.GOOD
-
-
-def _tree(path):
-    return {
-        str(file.relative_to(path)): file.read_bytes() if file.is_file() else None
-        for file in sorted(path.rglob("*"))
-    }
 
 
 def test_a_directory_that_is_a_file(tmp_path):
@@ -57,13 +51,13 @@ def test_a_directory_that_is_not_writable(tmp_path, monkeypatch):
 
 def test_a_directory_that_holds_something_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    before = _tree(tmp_path)
+    before = snapshots.contents(tmp_path)
 
     with pytest.raises(errors.DatasetError) as raised:
         helpers.logger(tmp_path, helpers.ScriptedEnv([GOOD]))
 
     helpers.check_message(raised, str(tmp_path), "thesis.tex", "Use a new or empty data_directory")
-    assert _tree(tmp_path) == before
+    assert snapshots.contents(tmp_path) == before
 
 
 def test_a_dataset_of_another_tool(tmp_path):
@@ -98,7 +92,7 @@ def test_a_dataset_of_another_tool(tmp_path):
 )
 def test_a_dataset_of_another_schema_stays_as_it_was(tmp_path, observation, action, got):
     helpers.record(tmp_path, [GOOD])
-    before = _tree(tmp_path)
+    before = snapshots.contents(tmp_path)
     env = helpers.ScriptedEnv([[helpers.first(observation), helpers.last(observation)]], action)
 
     with pytest.raises(errors.ValueMismatchError) as raised:
@@ -106,7 +100,7 @@ def test_a_dataset_of_another_schema_stays_as_it_was(tmp_path, observation, acti
 
     assert isinstance(raised.value, ValueError)
     helpers.check_message(raised, got, "stays as it was", "Use another data_directory")
-    assert _tree(tmp_path) == before
+    assert snapshots.contents(tmp_path) == before
     bad_input.check_kept(tmp_path, [GOOD])
 
 
@@ -139,13 +133,13 @@ def test_no_directory_at_all():
 def test_a_dataset_that_is_damaged_is_not_appended_to(tmp_path, name):
     helpers.record(tmp_path, [GOOD])
     (tmp_path / name).write_text('{"a')
-    before = _tree(tmp_path)
+    before = snapshots.contents(tmp_path)
 
     with pytest.raises(errors.CorruptDatasetError) as raised:
         helpers.logger(tmp_path, helpers.ScriptedEnv([GOOD]))
 
     helpers.check_message(raised, name, "truncated or damaged", "Restore it from a copy")
-    assert _tree(tmp_path) == before
+    assert snapshots.contents(tmp_path) == before
 
 
 def test_reading_a_directory_beside_the_one_that_is_meant(tmp_path):

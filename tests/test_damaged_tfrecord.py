@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import struct
 
+import damage
 import foreign
 import helpers
 import pytest
@@ -48,10 +49,8 @@ def test_a_tfrecord_that_is_cut_off(others, size):
 
 
 def test_a_tfrecord_with_a_damaged_record_spoils_no_other(others):
-    data = bytearray(_shard(others, 0).read_bytes())
-    (length,) = struct.unpack_from("<Q", data)
-    data[12 + length // 2] ^= 1
-    _shard(others, 0).write_bytes(data)
+    (length,) = struct.unpack_from("<Q", _shard(others, 0).read_bytes())
+    damage.flip(_shard(others, 0), 12 + length // 2)
 
     with envlogger.Reader(others) as reader:
         with pytest.raises(errors.CorruptDatasetError) as raised:
@@ -63,9 +62,7 @@ def test_a_tfrecord_with_a_damaged_record_spoils_no_other(others):
 
 @pytest.mark.parametrize("place", [0, 7, 8, 11])
 def test_a_tfrecord_with_a_damaged_length(others, place):
-    data = bytearray(_shard(others, 0).read_bytes())
-    data[place] ^= 255
-    _shard(others, 0).write_bytes(data)
+    damage.flip(_shard(others, 0), place, bits=0xFF)
 
     with envlogger.Reader(others) as reader, pytest.raises(errors.CorruptDatasetError) as raised:
         list(reader.episodes[0])

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 
 import dm_env
 import helpers
 import pytest
+import snapshots
 import stored
 from sample_datasets import GOLDEN, GOLDEN_EXPECTED
 
@@ -72,15 +72,10 @@ def test_tf_data(expected, run):
 
 
 def test_reading_changes_nothing():
-    def tree():
-        return {
-            path: (os.stat(path).st_mtime_ns, os.stat(path).st_size) for path in GOLDEN.rglob("*")
-        }
-
-    before = tree()
+    before = snapshots.stamps(GOLDEN)
     with envlogger.Reader(GOLDEN) as reader:
         assert len(reader.steps) == 6
-    assert tree() == before
+    assert snapshots.stamps(GOLDEN) == before
 
 
 def test_it_can_be_appended_to(run, tmp_path):

@@ -12,6 +12,7 @@ import catch_dataset_builder
 import numpy as np
 import pytest
 import runs_builders
+import snapshots
 import tensorflow_datasets as tfds
 
 import envlogger
@@ -73,7 +74,7 @@ def test_same_seed_gives_the_same_bits(data_dir, tmp_path):
     builder = catch_dataset_builder.Builder(data_dir=str(tmp_path), config="random")
     builder.download_and_prepare()
 
-    one, other = (runs_builders.contents(d / "catch" / "random") for d in (data_dir, tmp_path))
+    one, other = (snapshots.contents(d / "catch" / "random") for d in (data_dir, tmp_path))
     infos = [json.loads(files.pop("1.0.0/dataset_info.json")) for files in (one, other)]
     for info in infos:
         info.pop("moduleName")  # how the builder was imported

@@ -7,6 +7,7 @@ import pathlib
 
 import pytest
 import runs_builders
+import snapshots
 import tensorflow_datasets as tfds
 
 import envlogger
@@ -60,4 +61,4 @@ def test_as_the_readme_says(data_dir):
 
 
 def test_by_beam_to_the_same_bits(built):
-    assert runs_builders.contents(built("beam")) == runs_builders.contents(built("here"))
+    assert snapshots.contents(built("beam")) == snapshots.contents(built("here"))

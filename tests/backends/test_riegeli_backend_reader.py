@@ -12,6 +12,7 @@ import shutil
 import sys
 import warnings
 
+import damage
 import numpy as np
 import pytest
 import riegeli_samples as samples
@@ -155,7 +156,7 @@ def test_without_steps_only_the_specs_are_there(copy_of):
 def test_damaged_indexes_and_metadata_are_errors_that_name_the_file(copy_of, name):
     directory, shard = copy_of("catch_default")
     path = (directory if name == log.METADATA else shard) / name
-    _flip(path, -3)
+    damage.flip(path, -3)
     with pytest.raises(errors.CorruptDatasetError, match=rf"{path}, offset \d+: .* its hash"):
         envlogger.Reader(directory)
 
@@ -166,7 +167,7 @@ def test_a_damaged_chunk_costs_its_own_steps_only(copy_of):
     path = sorted(directory.glob(f"*/{log.STEPS}"))[0]
     with records_file.RecordsFile(path) as file:
         chunk = list(file.scan())[5]
-    _flip(path, chunk.begin + 45)
+    damage.flip(path, chunk.begin + 45)
     reader = riegeli_backend_reader.RiegeliBackendReader(directory, verify=True)
     damaged = []
     for i, step in enumerate(steps):
@@ -182,7 +183,7 @@ def test_a_damaged_chunk_costs_its_own_steps_only(copy_of):
 def test_data_hashes_are_checked_where_that_is_wanted(copy_of):
     directory, _ = copy_of("opt_uncompressed")
     path = sorted(directory.glob(f"*/{log.STEPS}"))[0]
-    _flip(path, path.read_bytes().rindex(bytes(40)) + 20)  # in an observation
+    damage.flip(path, path.read_bytes().rindex(bytes(40)) + 20)  # in an observation
     unchecked = riegeli_backend_reader.RiegeliBackendReader(directory)
     assert len(list(unchecked.steps)) == 120
     checked = riegeli_backend_reader.RiegeliBackendReader(directory, verify=True)
@@ -295,7 +296,7 @@ def test_damage_that_was_read_ahead_is_told_where_it_is(copy_of, monkeypatch):
     with records_file.RecordsFile(shard / log.STEPS) as file:
         chunks = [chunk for chunk in file.scan() if chunk.num_records]
     assert len(chunks) > 2
-    _flip(shard / log.STEPS, chunks[-1].begin + 60)
+    damage.flip(shard / log.STEPS, chunks[-1].begin + 60)
     reader = riegeli_backend_reader.RiegeliBackendReader(directory, verify=True)
     whole = len(reader.steps) - chunks[-1].num_records
     iterator = iter(reader.steps)
@@ -372,12 +373,6 @@ def _open(directory):
     """Returns a reader and the lengths of the episodes; looking at these may warn, too."""
     reader = envlogger.Reader(directory)
     return reader, [len(episode) for episode in reader.episodes]
-
-
-def _flip(path, at):
-    raw = bytearray(path.read_bytes())
-    raw[at] ^= 0x10
-    path.write_bytes(raw)
 
 
 def _cut_to_chunks(path, count):

@@ -8,6 +8,7 @@ import pytest
 import riegeli_samples
 import runs_builders
 import sample_datasets
+import snapshots
 import tensorflow_datasets as tfds
 
 import envlogger
@@ -44,7 +45,7 @@ def test_same_bits(kind, runs, tmp_path):
         kind, tmp_path / "there", runs, num_shards=3, beam_options=_options()
     )
 
-    assert runs_builders.contents(there) == runs_builders.contents(here)
+    assert snapshots.contents(there) == snapshots.contents(here)
 
 
 def test_records_are_copied(tmp_path):

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 
+import damage
 import processes
 import pytest
 import riegeli_samples as samples
@@ -107,10 +108,8 @@ def test_damaged_chunks_are_left_out(tmp_path, capsys):
     _write(path, records, "group_size:1")
     with records_file.RecordsFile(path) as file:
         chunks = list(file.scan())
-    raw = bytearray(path.read_bytes()[: chunks[41].begin])
-    raw[chunks[6].begin + 50] ^= 1
-    raw[chunks[20].begin + 50] ^= 1
-    path.write_bytes(raw)
+    os.truncate(path, chunks[41].begin)
+    damage.flip(path, chunks[6].begin + 50, chunks[20].begin + 50)
     assert main.main(["repair", str(path)]) == 0
     got = _read(tmp_path / "x.repaired")[0]
     assert got == [record for i, record in enumerate(records[:40]) if i not in (5, 19)]

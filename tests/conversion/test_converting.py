@@ -8,6 +8,7 @@ import os
 import shutil
 from typing import ClassVar
 
+import damage
 import dm_env
 import helpers
 import numpy as np
@@ -15,6 +16,7 @@ import processes
 import pytest
 import riegeli_samples
 import sample_datasets
+import snapshots
 from riegeli_samples import sort_keys
 
 import envlogger
@@ -242,10 +244,10 @@ def test_doing_it_again_does_nothing(tmp_path):
     target = tmp_path / "x"
     log = riegeli_samples.log("catch_default")
     first = envlogger.convert(log, target)
-    before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
+    before = snapshots.stamps(target)
     again = envlogger.convert(log, target)
     assert (first.was_done, again.was_done) == (False, True)
-    assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
+    assert snapshots.stamps(target) == before
 
 
 # --- what cannot be -------------------------------------------------------------------------------
@@ -310,9 +312,7 @@ def test_a_dataset_of_another_form(openx, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_damaged_source(openx, workers, tmp_path):
     shard = openx / "openx_style-train.tfrecord-00001"
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(content)
+    damage.flip(shard, shard.stat().st_size // 2)
     target = tmp_path / "x"
     _refused(errors.CorruptDatasetError, shard.name, source=openx, target=target, workers=workers)
     assert not target.exists()

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import os
 
+import damage
 import numpy as np
 import pytest
 import riegeli_samples as samples
@@ -237,9 +238,7 @@ def test_a_file_that_ends_anywhere_gives_its_whole_chunks(write):
 
 def test_the_next_chunk_is_found_behind_damage(write):
     path, begins = write(*([bytes([i]) * 30_000] for i in range(8)))
-    raw = bytearray(path.read_bytes())
-    raw[begins[1] + 3] ^= 1
-    path.write_bytes(raw)
+    damage.flip(path, begins[1] + 3)
     with records_file.RecordsFile(path) as file:
         with pytest.raises(errors.CorruptDatasetError, match=rf"{path}, offset {begins[1]}: "):
             list(file.scan())

@@ -9,6 +9,7 @@ import pathlib
 import threading
 
 import array_records
+import damage
 import numpy as np
 import processes
 import pytest
@@ -288,9 +289,7 @@ def test_missing_shard(small):
 def test_damaged_shard(tmp_path):
     rng = np.random.default_rng(0)
     path = _write_records(tmp_path / "shard", [rng.bytes(50_000) for _ in range(40)])
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
+    damage.flip(path, path.stat().st_size // 2, bits=0xFF)
 
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"shard can't be read from record"):
         array_records.records(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+import damage
 import numpy as np
 import pytest
 from array_record.python import array_record_module
@@ -73,9 +74,7 @@ def test_a_file_in_its_place_is_compared_anew(tmp_path, read_in_python):
 def test_a_byte_that_changes_is_found_the_first_time(tmp_path):
     path, records = tmp_path / "shard", _records()
     _write(path, records, "uncompressed")
-    data = bytearray(path.read_bytes())
-    data[data.index(records[3][:1000]) + 500] ^= 1
-    path.write_bytes(data)
+    damage.flip(path, path.read_bytes().index(records[3][:1000]) + 500)
 
     with pytest.raises(Exception, match="can't be read from record 3 on"):
         _read(path)

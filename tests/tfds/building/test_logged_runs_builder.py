@@ -14,6 +14,7 @@ import pytest
 import riegeli_samples
 import runs_builders
 import sample_datasets
+import snapshots
 import stored
 import tensorflow_datasets as tfds
 
@@ -184,7 +185,7 @@ def test_as_dataframe_and_benchmark(merged):
 def test_same_sources_give_the_same_bits(runs, merged, tmp_path):
     again = runs_builders.build(runs_builders.SplitRuns, tmp_path, runs)
 
-    assert runs_builders.contents(again) == runs_builders.contents(merged)
+    assert snapshots.contents(again) == snapshots.contents(merged)
 
 
 def test_shards(runs, tmp_path):
@@ -220,10 +221,10 @@ def test_what_was_built_can_be_built_from(runs, merged, tmp_path):
 
 
 def test_nothing_is_appended_to_what_was_built(merged):
-    before = runs_builders.contents(merged)
+    before = snapshots.contents(merged)
     with pytest.raises(errors.DatasetError, match="builder"):
         envlogger.EnvLogger(catch_env.Catch(5, 3), data_directory=str(merged), helper=False)
-    assert runs_builders.contents(merged) == before
+    assert snapshots.contents(merged) == before
 
 
 def test_tfrecord_can_be_added_to_what_was_built(runs, tmp_path):
