@@ -8,7 +8,7 @@ import copy
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dm_env
@@ -197,6 +197,24 @@ def tf_episodes(path: Any, split: str = "train") -> list[dict[str, Any]]:
         for episode in tfds.as_numpy(dataset):
             episodes.append({**episode, "steps": list(episode["steps"])})
     return episodes
+
+
+def spy(
+    monkeypatch: Any,
+    owner: Any,
+    name: str,
+    note: Callable[..., Any] = lambda *arguments: arguments,
+) -> list[Any]:
+    """Returns a list that gets, from here on, what `note` makes of the arguments of each call."""
+    noted: list[Any] = []
+    function = getattr(owner, name)
+
+    def call(*arguments: Any) -> Any:
+        noted.append(note(*arguments))
+        return function(*arguments)
+
+    monkeypatch.setattr(owner, name, call)
+    return noted
 
 
 def check_message(raised: Any, *parts: str) -> None:

@@ -160,9 +160,7 @@ def test_items_belong_to_the_caller(run):
 
 
 def test_an_episode_is_read_once_for_a_batch(run, monkeypatch):
-    decoded = []
-    decode = images.decode
-    monkeypatch.setattr(images, "decode", lambda *args: decoded.append(1) or decode(*args))
+    decoded = helpers.spy(monkeypatch, images, "decode")
     dataset = envlogger.Transitions(envlogger.Reader(run, cache_bytes=0))
     decoded.clear()
 

@@ -73,15 +73,8 @@ def run(request, tmp_path_factory):
 @pytest.fixture
 def whole(monkeypatch):
     """Episodes that are read as a whole."""
-    found = []
-    read = tfds_backend_reader.TFDSBackendReader._episode
-
-    def note(self, index):
-        found.append(index)
-        return read(self, index)
-
-    monkeypatch.setattr(tfds_backend_reader.TFDSBackendReader, "_episode", note)
-    return found
+    owner = tfds_backend_reader.TFDSBackendReader
+    return helpers.spy(monkeypatch, owner, "_episode", lambda reader, index: index)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
@@ -241,14 +234,7 @@ def test_episodes_that_compress_are_decompressed_here_once_their_hashes_were_com
         for n in range(3)
     ]
     helpers.record(path, episodes, image_format="raw")
-    by_library = []
-    read = shards.ShardReader.read
-
-    def note(self, index):
-        by_library.append(index)
-        return read(self, index)
-
-    monkeypatch.setattr(shards.ShardReader, "read", note)
+    by_library = helpers.spy(monkeypatch, shards.ShardReader, "read", lambda reader, index: index)
     with envlogger.Reader(path, cache_bytes=0) as reader:
         for _ in range(3):
             for i in (3, STEPS + 4, 2 * STEPS + 5, 0):
@@ -270,14 +256,7 @@ def test_a_step_of_an_episode_that_compresses_needs_no_more_of_it_than_lies_befo
     helpers.record(
         path, [[helpers.first(step[0]), *map(helpers.mid, step[1:])]], image_format="raw"
     )
-    stops = []
-    read = zstd.LazyBytes._begin_anew
-
-    def note(self, stop):
-        stops.append(stop)
-        read(self, stop)
-
-    monkeypatch.setattr(zstd.LazyBytes, "_begin_anew", note)
+    stops = helpers.spy(monkeypatch, zstd.LazyBytes, "_begin_anew", lambda data, stop: stop)
     size = frames[0].nbytes
     with envlogger.Reader(path, cache_bytes=0) as reader:
         list(reader.episodes[0])  # compares the hash

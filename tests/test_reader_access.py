@@ -98,15 +98,8 @@ def test_steps_share_nothing(run):
         assert _ids(reader.steps) == ALL
 
 
-def _count_decoded(monkeypatch):
-    found = []
-    decode = images.decode
-    monkeypatch.setattr(images, "decode", lambda *args: found.append(args) or decode(*args))
-    return found
-
-
 def test_only_the_images_of_a_step_are_decoded(run, monkeypatch):
-    decoded = _count_decoded(monkeypatch)
+    decoded = helpers.spy(monkeypatch, images, "decode")
     with envlogger.Reader(run) as reader:
         len(reader.steps), reader.steps[5].timestep
         assert len(decoded) == 1
@@ -126,12 +119,7 @@ def test_only_the_images_of_a_step_are_decoded(run, monkeypatch):
 @pytest.fixture
 def reads(monkeypatch):
     """The number of each record in its shard, as they are read."""
-    found = []
-    read = shards.ShardReader.read
-    monkeypatch.setattr(
-        shards.ShardReader, "read", lambda self, index: found.append(index) or read(self, index)
-    )
-    return found
+    return helpers.spy(monkeypatch, shards.ShardReader, "read", lambda reader, index: index)
 
 
 def test_episodes_are_kept_within_a_bound(run, reads):

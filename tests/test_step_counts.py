@@ -8,7 +8,7 @@ import helpers
 import pytest
 
 import envlogger
-from envlogger.tfds import step_index
+from envlogger.tfds import shard_pool, step_index
 
 
 @pytest.fixture
@@ -16,20 +16,8 @@ def others(tmp_path):
     return foreign.write_shards(tmp_path / "others" / "1.0.0")
 
 
-def _reads(monkeypatch):
-    """Returns a list to which the number of each record is appended that is read."""
-    from envlogger.tfds import shard_pool
-
-    found = []
-    read = shard_pool.ShardPool.read
-    monkeypatch.setattr(
-        shard_pool.ShardPool, "read", lambda self, index: found.append(index) or read(self, index)
-    )
-    return found
-
-
 def test_steps_are_counted_once(others, monkeypatch):
-    reads = _reads(monkeypatch)
+    reads = helpers.spy(monkeypatch, shard_pool.ShardPool, "read", lambda pool, index: index)
     with envlogger.Reader(others) as reader:
         assert reads == []
         assert reader.episodes[3][1].timestep.observation["x"].tolist() == [3, 1]

@@ -13,6 +13,7 @@ import sys
 import warnings
 
 import damage
+import helpers
 import numpy as np
 import pytest
 import riegeli_samples as samples
@@ -242,14 +243,8 @@ def test_threads_may_share_it_and_copies_are_independent():
 
 
 def test_opening_reads_no_steps(monkeypatch):
-    read = []
-
-    def note(self, chunk):
-        read.append(self.path.name)
-        return original(self, chunk)
-
-    original = records_file.RecordsFile.read
-    monkeypatch.setattr(records_file.RecordsFile, "read", note)
+    owner = records_file.RecordsFile
+    read = helpers.spy(monkeypatch, owner, "read", lambda file, chunk: file.path.name)
     reader = envlogger.Reader(samples.log("opt_transpose_smallchunk"))
     assert len(reader.steps) == 120
     assert log.STEPS not in read

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 
+import helpers
 import numpy as np
 import pytest
 import storage_messages as messages
@@ -87,14 +88,9 @@ def test_those_of_one_layout_need_nothing_but_their_values_decoded(monkeypatch):
     others = [messages.encode(((i,), i)) for i in range(2)]
     encoded = [messages.encode(value)] * 20
     expected = _decode_each([*others, *encoded])
-    left = []
-    general = storage_columns._Columns.decode
-
-    def note(self, begins, ends, depth):
-        left.append(len(begins))
-        return general(self, begins, ends, depth)
-
-    monkeypatch.setattr(storage_columns._Columns, "decode", note)
+    left = helpers.spy(
+        monkeypatch, storage_columns._Columns, "decode", lambda columns, begins, *_: len(begins)
+    )
     assert_same(_decode_many([*others, *encoded]), expected)
     assert left == [0]
 

@@ -10,6 +10,7 @@ import threading
 
 import array_records
 import damage
+import helpers
 import numpy as np
 import processes
 import pytest
@@ -189,9 +190,7 @@ def test_open_files_are_bounded(tmp_path, monkeypatch):
 
 
 def test_large_shard_is_opened_once(shard, monkeypatch):
-    opened = []
-    real_open = array_record._open
-    monkeypatch.setattr(array_record, "_open", lambda path: opened.append(path) or real_open(path))
+    opened = helpers.spy(monkeypatch, array_record, "_open")
 
     assert len(array_records.records(shard, buffer_size=1)) == 100
     assert len(opened) == 1

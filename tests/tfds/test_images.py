@@ -5,6 +5,7 @@ import io
 import multiprocessing
 import threading
 
+import helpers
 import hypothesis
 import numpy as np
 import pytest
@@ -152,12 +153,7 @@ def test_a_damaged_png_is_refused(place, capfd):
 
 def test_opencv_is_used_by_threads_that_do_not_end(monkeypatch):
     jpeg = memoryview(images.encode(np.zeros((8, 8, 3), np.uint8), "jpeg"))
-    decode, users = images._decode_other, []
-    monkeypatch.setattr(
-        images,
-        "_decode_other",
-        lambda *a: (users.append(threading.current_thread()), decode(*a))[1],
-    )
+    users = helpers.spy(monkeypatch, images, "_decode_other", lambda *_: threading.current_thread())
     thread = threading.Thread(target=images.decode, args=(jpeg, 3))
     thread.start()
     thread.join(60)

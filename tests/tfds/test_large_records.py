@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 import damage
+import helpers
 import numpy as np
 import pytest
 from array_record.python import array_record_module
@@ -38,15 +39,8 @@ def _read(path):
 @pytest.fixture
 def read_in_python(monkeypatch):
     """A list that gets the number of each record that is read without the library."""
-    numbers = []
-    read = array_record_file.ArrayRecordFile.read
-
-    def spy(file, number):
-        numbers.append(number)
-        return read(file, number)
-
-    monkeypatch.setattr(array_record_file.ArrayRecordFile, "read", spy)
-    return numbers
+    owner = array_record_file.ArrayRecordFile
+    return helpers.spy(monkeypatch, owner, "read", lambda file, number: number)
 
 
 @pytest.mark.parametrize("options", ["uncompressed", "zstd:1", "brotli:1", "snappy"])

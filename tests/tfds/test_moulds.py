@@ -127,13 +127,7 @@ def _overwrite(columns):
 
 def test_a_mould_is_made_once_it_is_worth_it(run, monkeypatch):
     path, logged = run
-    compiled = []
-    compile_ = moulds._Compiler.compile_steps
-    monkeypatch.setattr(
-        moulds._Compiler,
-        "compile_steps",
-        lambda self, *args: compiled.append(self) or compile_(self, *args),
-    )
+    compiled = helpers.spy(monkeypatch, moulds._Compiler, "compile_steps")
     with envlogger.Reader(path) as reader:
         for _ in range(moulds._WORTH_IT - 1):
             assert_same(list(reader.episodes[0]), logged[0])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import helpers
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -118,11 +119,8 @@ def test_a_record_of_the_same_length_may_have_another_layout():
 
 def test_the_layouts_that_are_known_are_bounded(monkeypatch):
     monkeypatch.setattr(example, "_MAX_LAYOUTS", 2)
-    found = []
     find_layout = example.find_layout
-    monkeypatch.setattr(
-        example, "find_layout", lambda record: found.append(len(record)) or find_layout(record)
-    )
+    found = helpers.spy(monkeypatch, example, "find_layout", len)
     parser = example.Parser()
     records = [example.serialize({"a": example.bytes_feature([b"x" * n])}) for n in range(3)]
     sizes = list(map(len, records))
