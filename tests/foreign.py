@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+from helpers import flat
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what TensorFlow's imports say is not ours
@@ -80,12 +81,6 @@ def rlds(lengths):
 def write_shards(path):
     """Writes five episodes of 3, 1, 4, 2 and 5 steps into three TFRecord shards."""
     return write(path, RLDS, rlds([3, 1, 4, 2, 5]), "tfrecord")
-
-
-def flat(tree, path=()):
-    if not isinstance(tree, dict):
-        return {path: tree}
-    return {k: v for key, item in tree.items() for k, v in flat(item, (*path, key)).items()}
 
 
 def check_columns(columns, steps):

@@ -17,6 +17,7 @@ from dm_env import specs
 
 import envlogger
 from envlogger import step_data
+from envlogger.testing.comparison import assert_same
 
 
 @contextlib.contextmanager
@@ -197,6 +198,38 @@ def tf_episodes(path: Any, split: str = "train") -> list[dict[str, Any]]:
         for episode in tfds.as_numpy(dataset):
             episodes.append({**episode, "steps": list(episode["steps"])})
     return episodes
+
+
+def flat(tree: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
+    """Returns the leaves of a nest of dicts by path."""
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {k: leaf for key, item in tree.items() for k, leaf in flat(item, (*path, key)).items()}
+
+
+def sort_keys(value: Any) -> Any:
+    """Returns a value with the keys of its dicts in order."""
+    if isinstance(value, dict):
+        return {key: sort_keys(value[key]) for key in sorted(value, key=repr)}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(sort_keys, value))
+    return type(value)(map(sort_keys, value)) if isinstance(value, list | tuple) else value
+
+
+def assert_same_leaves(got: Any, expected: Any) -> None:
+    """Fails unless nests of dicts and lists have the same leaves, as arrays: dtype, shape and bits."""
+    if isinstance(expected, dict):
+        assert got.keys() == expected.keys()
+        for key, item in expected.items():
+            assert_same_leaves(got[key], item)
+    elif isinstance(expected, list):
+        assert len(got) == len(expected)
+        for one, other in zip(got, expected, strict=True):
+            assert_same_leaves(one, other)
+    elif isinstance(expected, bytes):
+        assert got == expected  # an array would drop the NULs at the end
+    else:
+        assert_same(np.asarray(got), np.asarray(expected))
 
 
 def spy(

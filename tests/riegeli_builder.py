@@ -56,9 +56,7 @@ def check(builder, logs, **options):
 def _episodes(case):
     """Returns the episodes as RLDS has them, from what EnvLogger 1.2's reader gave."""
     expected = samples.Expected(case)
-    starts = np.cumsum([0, *expected.episode_lengths])
-    for i, metadata in enumerate(expected.episode_metadata):
-        steps = expected.steps[starts[i] : starts[i + 1]]
+    for steps, metadata in zip(expected.episodes, expected.episode_metadata, strict=True):
         rows = [
             {
                 "observation": step.timestep.observation,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import pathlib
 import struct
@@ -129,6 +130,11 @@ class Expected:
     def episode_lengths(self) -> list[int]:
         return [length for _, length in self.raw["episodes"]]
 
+    @property
+    def episodes(self) -> list[list[envlogger.StepData]]:
+        steps = iter(self.steps)
+        return [list(itertools.islice(steps, length)) for length in self.episode_lengths]
+
     def spec(self, name: str) -> Any:
         return self._decode(self.raw["specs"][name])
 
@@ -165,12 +171,3 @@ class Expected:
             return specs.DiscreteArray(encoded["num_values"], dtype, encoded["name"])
         bounds = [self._decode(encoded[key]) for key in ("minimum", "maximum") if key in encoded]
         return _SPECS[encoded["cls"]](tuple(encoded["shape"]), dtype, *bounds, encoded["name"])
-
-
-def sort_keys(value: Any) -> Any:
-    """Returns a value with the keys of its dicts in order: EnvLogger's logs have them in any."""
-    if isinstance(value, dict):
-        return {key: sort_keys(value[key]) for key in sorted(value, key=repr)}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(sort_keys, value))
-    return type(value)(map(sort_keys, value)) if isinstance(value, list | tuple) else value

@@ -66,6 +66,14 @@ class SplitRuns(Runs):
     SPLITS = {"train": 0.6, "test": 0.4}  # noqa: RUF012 (as TFDS has it)
 
 
+def halved(step: envlogger.StepData) -> envlogger.StepData:
+    """Returns a step with half the reward."""
+    timestep = step.timestep
+    if timestep.reward is not None:
+        timestep = timestep._replace(reward=np.float64(timestep.reward / 2))
+    return step._replace(timestep=timestep)
+
+
 class ChangedRuns(Runs):
     """All hooks but the one for splits: halves the rewards, leaves out each step with action 1."""
 
@@ -76,10 +84,7 @@ class ChangedRuns(Runs):
         return step.action is None or step.action != 1
 
     def map_step(self, step):
-        timestep = step.timestep
-        if timestep.reward is not None:
-            timestep = timestep._replace(reward=np.float64(timestep.reward / 2))
-        return step._replace(timestep=timestep)
+        return halved(step)
 
     def map_episode(self, episode):
         return dataclasses.replace(episode, metadata={"length": len(episode.steps)})

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import dm_env
+import helpers
 import nests
 import numpy as np
 
@@ -40,22 +41,17 @@ def check(
         assert len(steps) == len(logged)
         end = logged[-1].timestep
         for t, step in enumerate(steps):
+            is_last = t == len(logged) - 1
             assert step["is_first"] == (t == 0)
-            assert step["is_last"] == (t == len(logged) - 1)
-            assert step["is_terminal"] == (t == len(logged) - 1 and _is_terminal(end))
-            came = _row_leaves(logged[t + 1]) if t + 1 < len(logged) else {}
+            assert step["is_last"] == is_last
+            assert step["is_terminal"] == (is_last and _is_terminal(end))
+            came = {} if is_last else _row_leaves(logged[t + 1])
             here = _row_leaves(logged[t])
-            for path, example in features.items():
-                value = (came if path[0] in _SHIFTED else here).get(path)
-                _check_leaf(_at(step, path), value, example, is_numpy_path, path)
-                if ("present", *path) in _paths(step):
-                    assert bool(_at(step, ("present", *path))) == (value is not None)
-                else:
-                    assert value is not None or (t == len(logged) - 1 and path[0] in _SHIFTED)
+            leaves = {path: (came if path[0] in _SHIFTED else here).get(path) for path in features}
+            padded = [path for path in features if is_last and path[0] in _SHIFTED]
+            _check_step(step, leaves, features, padded, is_numpy_path)
         assert not episode["invalid"]
-        root = () if isinstance(metadata, dict) else ("custom_data",)
-        for path, value in nests.stored_leaves(metadata, root).items():
-            _check_leaf(_at(episode, path), value, value, is_numpy_path, path)
+        _check_metadata(episode, metadata, is_numpy_path)
 
 
 def check_steps(
@@ -84,17 +80,8 @@ def check_steps(
         steps = list(episode["steps"])
         assert len(steps) == len(given)
         for step, values in zip(steps, given, strict=True):
-            leaves = nests.stored_leaves(values)
-            for path, example in features.items():
-                value = leaves.get(path)
-                _check_leaf(_at(step, path), value, example, is_numpy_path, path)
-                if ("present", *path) in _paths(step):
-                    assert bool(_at(step, ("present", *path))) == (value is not None)
-                else:
-                    assert value is not None
-        root = () if isinstance(metadata, dict) else ("custom_data",)
-        for path, value in nests.stored_leaves(metadata, root).items():
-            _check_leaf(_at(episode, path), value, value, is_numpy_path, path)
+            _check_step(step, nests.stored_leaves(values), features, (), is_numpy_path)
+        _check_metadata(episode, metadata, is_numpy_path)
 
 
 def _row_leaves(row: envlogger.StepData) -> dict[tuple[str, ...], np.ndarray]:
@@ -104,6 +91,31 @@ def _row_leaves(row: envlogger.StepData) -> dict[tuple[str, ...], np.ndarray]:
         found.update(nests.stored_leaves(getattr(row.timestep, name), (name,)))
     found.update(nests.stored_leaves(row.action, ("action",)))
     return found
+
+
+def _check_step(
+    step: Any,
+    leaves: Mapping[tuple[str, ...], np.ndarray | None],
+    features: Mapping[tuple[str, ...], np.ndarray],
+    padded: Collection[tuple[str, ...]],
+    is_numpy_path: bool,
+) -> None:
+    """Fails unless a step holds the leaves; what is missing has a mask, unless it is padded."""
+    found = helpers.flat(step)
+    for path, example in features.items():
+        value = leaves.get(path)
+        _check_leaf(found[path], value, example, is_numpy_path, path)
+        if ("present", *path) in found:
+            assert bool(found["present", *path]) == (value is not None)
+        else:
+            assert value is not None or path in padded
+
+
+def _check_metadata(episode: Any, metadata: Any, is_numpy_path: bool) -> None:
+    found = helpers.flat(episode)
+    root = () if isinstance(metadata, dict) else ("custom_data",)
+    for path, value in nests.stored_leaves(metadata, root).items():
+        _check_leaf(found[path], value, value, is_numpy_path, path)
 
 
 def _check_leaf(
@@ -142,15 +154,3 @@ def _is_terminal(end: dm_env.TimeStep) -> bool:
     leaves = nests.stored_leaves(end.discount)
     with np.errstate(invalid="ignore"):
         return bool(end.last() and leaves and not any(np.any(v != 0) for v in leaves.values()))
-
-
-def _at(tree: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-def _paths(tree: Any, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
-    if not isinstance(tree, dict):
-        return {path}
-    return {p for key, item in tree.items() for p in _paths(item, (*path, key))}

@@ -66,16 +66,14 @@ def _tf(loader, path, **options):
         return list(tfds.as_numpy(load(path, read_config=tf_reading.IN_ORDER, **options)))
 
 
-def _same(got, expected):
-    """Compares items with what TensorFlow gives: the same bits, but strings in object arrays."""
-    if isinstance(expected, dict):
-        assert got.keys() == expected.keys()
-        for key in expected:
-            _same(got[key], expected[key])
-    elif isinstance(expected, bytes):
-        assert got == expected
-    else:
-        assert_same(np.asarray(got), np.asarray(expected))
+def _check(dataset, expected):
+    """Compares a dataset, in order and at random, with what tf.data gives."""
+    assert len(dataset) == len(expected)
+    for got, item in zip(dataset, expected, strict=True):
+        helpers.assert_same_leaves(got, item)
+    order = np.random.default_rng(0).permutation(len(dataset))
+    for got, index in zip(dataset.__getitems__(order.tolist()), order, strict=True):
+        helpers.assert_same_leaves(got, expected[index])
 
 
 # --- values -----------------------------------------------------------------------------------------
@@ -88,12 +86,8 @@ def test_transitions_are_those_of_tf_data(run, n_step, gamma):
 
     dataset = envlogger.Transitions(run, n_step=n_step, gamma=gamma)
 
-    assert len(dataset) == len(expected) == sum(length - 1 for length in LENGTHS)
-    for got, item in zip(dataset, expected, strict=True):
-        _same(got, item)
-    order = np.random.default_rng(0).permutation(len(dataset))
-    for got, index in zip(dataset.__getitems__(order.tolist()), order, strict=True):
-        _same(got, expected[index])
+    assert len(expected) == sum(length - 1 for length in LENGTHS)
+    _check(dataset, expected)
 
 
 def test_fields_of_transitions(run):
@@ -102,8 +96,7 @@ def test_fields_of_transitions(run):
 
     dataset = envlogger.Transitions(run, n_step=2, fields=fields)
 
-    for got, item in zip(dataset, expected, strict=True):
-        _same(got, item)
+    _check(dataset, expected)
     assert set(dataset[0]["next_observation"]) == {"camera"}
 
 
@@ -116,12 +109,7 @@ def test_windows_are_those_of_tf_data(run, length, stride, pad):
 
     dataset = envlogger.Windows(run, length=length, stride=stride, pad=pad)
 
-    assert len(dataset) == len(expected)
-    for got, item in zip(dataset, expected, strict=True):
-        _same(got, item)
-    order = np.random.default_rng(0).permutation(len(dataset))
-    for got, index in zip(dataset.__getitems__(order.tolist()), order, strict=True):
-        _same(got, expected[index])
+    _check(dataset, expected)
 
 
 def test_windows_of_values_that_vary(tmp_path):
@@ -143,11 +131,7 @@ def test_items_of_any_backend(run):
     for got, expected in zip(
         envlogger.Transitions(writer, n_step=2), envlogger.Transitions(run, n_step=2), strict=True
     ):
-        assert_same(_sorted(got), _sorted(expected))
-
-
-def _sorted(tree):
-    return {k: _sorted(tree[k]) for k in sorted(tree)} if isinstance(tree, dict) else tree
+        assert_same(helpers.sort_keys(got), helpers.sort_keys(expected))
 
 
 def test_items_belong_to_the_caller(run):

@@ -129,8 +129,8 @@ def test_what_other_programs_wrote(sample, split, tmp_path):
                 expected = [step["observation"].pop("wrist_image") for step in steps]
                 assert np.abs(found - np.array(expected, int)).mean() < 2
             foreign.check_columns(columns, steps)
-            found = foreign.flat(reader.episode_metadata()[number])
-            assert found == foreign.flat(episode)
+            found = helpers.flat(reader.episode_metadata()[number])
+            assert found == helpers.flat(episode)
 
 
 def test_a_tfds_log_of_envlogger_is_a_game_of_catch(tmp_path):

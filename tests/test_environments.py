@@ -93,7 +93,7 @@ def _assert_gives(run, dataset):
     for got, logged in zip(dataset, run.episodes, strict=True):
         assert got["agent"] == b"random"
         assert not got["invalid"]
-        _assert_same_leaves(list(got["steps"]), _rlds_steps(logged))
+        helpers.assert_same_leaves(list(got["steps"]), _rlds_steps(logged))
 
 
 def _rlds_steps(episode):
@@ -124,16 +124,3 @@ def _zeros(step):
         for value in (step.timestep.reward, step.timestep.discount, step.action)
     )
     return step_data.StepData(step.timestep._replace(reward=reward, discount=discount), action)
-
-
-def _assert_same_leaves(got, expected):
-    if isinstance(expected, dict):
-        assert got.keys() == expected.keys()
-        for key in expected:
-            _assert_same_leaves(got[key], expected[key])
-    elif isinstance(expected, list):
-        assert len(got) == len(expected)
-        for one, other in zip(got, expected, strict=True):
-            _assert_same_leaves(one, other)
-    else:
-        comparison.assert_same(np.asarray(got), np.asarray(expected))

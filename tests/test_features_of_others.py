@@ -92,9 +92,9 @@ def test_every_feature_is_what_tfds_reads(everything, file_format):
         for episode, steps in zip(reader.episodes, expected, strict=True):
             foreign.check_columns(episode.columns(), steps)
         for episode in reader.episodes:
-            columns = foreign.flat(episode.columns())
+            columns = helpers.flat(episode.columns())
             for t, step in enumerate(episode):
-                for path, value in foreign.flat(step.custom_data).items():
+                for path, value in helpers.flat(step.custom_data).items():
                     assert np.asarray(value).tolist() == np.asarray(columns[path][t]).tolist()
                 assert step.action is step.timestep.reward is step.timestep.observation is None
         metadata = reader.episode_metadata()[1]
@@ -130,7 +130,7 @@ def test_columns_belong_to_the_caller(everything):
     with envlogger.Reader(everything["array_record"]) as reader:
         before = json.dumps(_flat_lists(reader.episodes[1].columns()))
         for rows in (slice(None), [0, 1, 2]):
-            for column in foreign.flat(reader.episodes[1].columns(rows=rows)).values():
+            for column in helpers.flat(reader.episodes[1].columns(rows=rows)).values():
                 for row in column if column.dtype == object else [column]:
                     if isinstance(row, np.ndarray):
                         row[...] = 0
@@ -141,7 +141,7 @@ def test_columns_belong_to_the_caller(everything):
 def _flat_lists(tree):
     return {
         "/".join(k): repr([np.asarray(x).tolist() for x in v])
-        for k, v in foreign.flat(tree).items()
+        for k, v in helpers.flat(tree).items()
     }
 
 

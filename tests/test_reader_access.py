@@ -178,21 +178,15 @@ def test_memory_stays_flat(run):
 # --- columns ----------------------------------------------------------------------------------------
 
 
-def _flat(tree, path=()):
-    if not isinstance(tree, dict):
-        return {path: tree}
-    return {k: v for key, item in tree.items() for k, v in _flat(item, (*path, key)).items()}
-
-
 def test_columns_are_the_steps_of_rlds(run):
     expected = helpers.source_steps(run)
 
     with envlogger.Reader(run) as reader:
         for episode, steps in zip(reader.episodes, expected, strict=True):
-            columns = _flat(episode.columns())
-            assert columns.keys() == _flat(steps[0]).keys()
+            columns = helpers.flat(episode.columns())
+            assert columns.keys() == helpers.flat(steps[0]).keys()
             for path, column in columns.items():
-                rows = [_flat(step)[path] for step in steps]
+                rows = [helpers.flat(step)[path] for step in steps]
                 kind = object if isinstance(rows[0], bytes) else None
                 assert_same(column, np.array(rows, kind))
                 assert column.flags.owndata or column.base.flags.owndata
@@ -207,14 +201,14 @@ def test_columns_of_any_backend_are_the_same(run):
 
     with envlogger.Reader(run) as reader, envlogger.Reader(writer) as others:
         for episode, other in zip(reader.episodes, others.episodes, strict=True):
-            columns, expected = _flat(other.columns()), _flat(episode.columns())
+            columns, expected = helpers.flat(other.columns()), helpers.flat(episode.columns())
             if len(episode) == 1:  # nothing shows that there are actions at all
                 expected = {path: expected[path] for path in columns}
             assert columns.keys() == expected.keys()
             for path, column in columns.items():
                 assert column.tolist() == expected[path].tolist()
             some = other.columns(["reward", "observation/id"], rows=[0]) if len(episode) > 1 else {}
-            assert set(_flat(some)) <= {("reward",), ("observation", "id")}
+            assert set(helpers.flat(some)) <= {("reward",), ("observation", "id")}
 
 
 def test_missing_values_have_a_mask(tmp_path):

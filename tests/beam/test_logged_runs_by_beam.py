@@ -64,4 +64,4 @@ def test_logs_of_envlogger_1(tmp_path):
     with envlogger.Reader(log) as reader:
         expected = [list(episode) for episode in reader.episodes]
     got = helpers.read(directory)
-    assert repr(riegeli_samples.sort_keys(got)) == repr(riegeli_samples.sort_keys(expected))
+    assert repr(helpers.sort_keys(got)) == repr(helpers.sort_keys(expected))

@@ -17,7 +17,6 @@ import pytest
 import riegeli_samples
 import sample_datasets
 import snapshots
-from riegeli_samples import sort_keys
 
 import envlogger
 from envlogger import errors
@@ -46,12 +45,12 @@ def openx(tmp_path):
 def _assert_same_content(directory, source):
     """Compares all that two readers give; the keys of dicts may have another order."""
     with envlogger.Reader(directory) as got, envlogger.Reader(source) as expected:
-        assert_same(sort_keys(list(got.steps)), sort_keys(list(expected.steps)))
+        assert_same(helpers.sort_keys(list(got.steps)), helpers.sort_keys(list(expected.steps)))
         if len(expected.episodes):
             assert got.episode_lengths().tolist() == expected.episode_lengths().tolist()
-            metadata = [list(map(sort_keys, r.episode_metadata())) for r in (got, expected)]
+            metadata = [list(map(helpers.sort_keys, r.episode_metadata())) for r in (got, expected)]
             assert_same(*metadata)
-        assert_same(sort_keys(got.metadata()), sort_keys(expected.metadata()))
+        assert_same(helpers.sort_keys(got.metadata()), helpers.sort_keys(expected.metadata()))
         for name in ("observation_spec", "action_spec", "reward_spec", "discount_spec"):
             assert repr(getattr(got, name)()) == repr(getattr(expected, name)())
 
@@ -103,23 +102,9 @@ def test_datasets_of_others_stay_as_they_are(sample, file_format, tmp_path):
         (s["name"], s["shardLengths"]) for s in before["splits"]
     ]
     expected = helpers.tf_episodes(source)
-    _assert_same_nests(helpers.tf_episodes(target), expected)
+    assert_same(helpers.tf_episodes(target), expected)
     if file_format == "array_record":
         assert len(helpers.data_source(target)) == len(expected)
-
-
-def _assert_same_nests(got, expected):
-    assert type(got) is type(expected)
-    if isinstance(expected, dict):
-        assert got.keys() == expected.keys()
-        for key in expected:
-            _assert_same_nests(got[key], expected[key])
-    elif isinstance(expected, list):
-        assert len(got) == len(expected)
-        for one, other in zip(got, expected, strict=True):
-            _assert_same_nests(one, other)
-    else:
-        np.testing.assert_array_equal(got, expected)
 
 
 def test_another_name_is_told_to_tfds(openx, tmp_path):

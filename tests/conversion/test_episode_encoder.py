@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import dm_env
+import helpers
 import nests
 import numpy as np
 import pytest
-import riegeli_samples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -51,8 +51,8 @@ def _check(episodes, of, records):
         found = stored_episode.decode(record, of)
         # Dicts with the same keys come back with these in the same order.
         rows, value = list(found.rows(0, len(found))), found.metadata_value()
-        assert_same(riegeli_samples.sort_keys(rows), riegeli_samples.sort_keys(steps))
-        assert_same(riegeli_samples.sort_keys(value), riegeli_samples.sort_keys(metadata))
+        assert_same(helpers.sort_keys(rows), helpers.sort_keys(steps))
+        assert_same(helpers.sort_keys(value), helpers.sort_keys(metadata))
 
 
 class _Log:

@@ -14,7 +14,6 @@ import helpers
 import processes
 import pytest
 import riegeli_samples
-from riegeli_samples import sort_keys
 
 import envlogger
 from envlogger import errors
@@ -78,7 +77,7 @@ def _sweep(source, root, file_format, make):
 
 def _read(path):
     with envlogger.Reader(path) as reader:
-        return sort_keys([list(episode) for episode in reader.episodes])
+        return helpers.sort_keys([list(episode) for episode in reader.episodes])
 
 
 def test_killed_at_any_call(tmp_path):

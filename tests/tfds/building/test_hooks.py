@@ -78,7 +78,7 @@ def test_maps_and_filters(runs, tmp_path):
     for run in runs[:2]:
         for number, (name, steps) in enumerate(runs_builders.by_id(run).items()):
             if number != 2:
-                expected[name] = [_halved(step) for step in steps if step.action != 1]
+                expected[name] = [runs_builders.halved(step) for step in steps if step.action != 1]
     got = runs_builders.by_id(directory)
     assert list(got) == list(expected)
     assert_same(list(got.values()), list(expected.values()))
@@ -89,13 +89,6 @@ def test_maps_and_filters(runs, tmp_path):
     with envlogger.Reader(directory) as reader:
         assert reader.metadata()["agent"] == "random"
         assert reader.observation_spec() is None  # a map may have changed it
-
-
-def _halved(step):
-    timestep = step.timestep
-    if timestep.reward is not None:
-        timestep = timestep._replace(reward=np.float64(timestep.reward / 2))
-    return step._replace(timestep=timestep)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +104,8 @@ def test_what_a_map_leaves_as_it_is_stays_so(source, tmp_path):
 
     with envlogger.Reader(directory) as reader, envlogger.Reader(source) as before:
         assert_same(
-            riegeli_samples.sort_keys([list(episode) for episode in reader.episodes]),
-            riegeli_samples.sort_keys([list(episode) for episode in before.episodes]),
+            helpers.sort_keys([list(episode) for episode in reader.episodes]),
+            helpers.sort_keys([list(episode) for episode in before.episodes]),
         )
         assert len(reader.episodes) > 0
 

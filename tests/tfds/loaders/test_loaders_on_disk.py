@@ -12,6 +12,7 @@ import damage
 import numpy as np
 import pytest
 import tf_reading
+from helpers import assert_same_leaves
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what TensorFlow's imports say is not ours
@@ -93,17 +94,6 @@ def stock(directory):
     return [[tf.nest.map_structure(np.asarray, step) for step in e["steps"]] for e in episodes]
 
 
-def _same(got, expected):
-    tf.nest.assert_same_structure(got, expected)
-    for one, other in zip(tf.nest.flatten(got), tf.nest.flatten(expected), strict=True):
-        one, other = np.asarray(one), np.asarray(other)
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        if one.dtype == object:
-            assert one.tolist() == other.tolist()
-        else:
-            assert one.tobytes() == other.tobytes()
-
-
 def _stack(steps):
     return tf.nest.map_structure(lambda *values: np.stack(values), *steps)
 
@@ -126,11 +116,13 @@ def test_steps(directory, stock, options):
     got = list(envlogger.tfds.steps(directory, read_config=tf_reading.IN_ORDER, **options))
 
     if "batch_size" in options:
-        _same(_stack(expected), tf.nest.map_structure(lambda *x: np.concatenate(x), *got))
+        assert_same_leaves(
+            _stack(expected), tf.nest.map_structure(lambda *x: np.concatenate(x), *got)
+        )
     else:
         assert len(got) == len(expected)
         for one, other in zip(got, expected, strict=True):
-            _same(one, other)
+            assert_same_leaves(one, other)
 
 
 def test_episodes_with_their_ids_and_fields(directory, stock):
@@ -140,9 +132,9 @@ def test_episodes_with_their_ids_and_fields(directory, stock):
     expected = list(builder.as_dataset(split="train", read_config=config))
 
     for one, other, steps in zip(got, expected, stock, strict=True):
-        _same(one.pop("steps"), _stack(steps))
+        assert_same_leaves(one.pop("steps"), _stack(steps))
         other.pop("steps")
-        _same(one, other)
+        assert_same_leaves(one, other)
 
 
 def test_slices(directory):
@@ -157,7 +149,7 @@ def test_slices(directory):
 
     assert len(got) == len(expected)
     for one, other in zip(got, expected, strict=True):
-        _same(one, other)
+        assert_same_leaves(one, other)
 
 
 # A buffer of 1 takes the way that shuffled elements take, and keeps the order.
@@ -181,7 +173,9 @@ def test_windows(directory, stock, stride, buffer):
         mask = window.pop("mask").numpy()
         chosen = steps[start : start + 5]
         assert mask.tolist() == [True] * len(chosen) + [False] * (5 - len(chosen))
-        _same(tf.nest.map_structure(lambda value, m=mask: value[m], window), _stack(chosen))
+        assert_same_leaves(
+            tf.nest.map_structure(lambda value, m=mask: value[m], window), _stack(chosen)
+        )
         assert not np.any(window["observation"]["camera"].numpy()[~mask])
 
 
@@ -191,8 +185,8 @@ def test_transitions(directory, stock):
 
     assert len(got) == len(pairs)
     for transition, (first, second) in zip(got, pairs, strict=True):
-        _same(transition["observation"], first["observation"])
-        _same(transition["next_observation"], second["observation"])
+        assert_same_leaves(transition["observation"], first["observation"])
+        assert_same_leaves(transition["next_observation"], second["observation"])
         assert transition["reward"] == first["reward"]
 
 
@@ -206,7 +200,7 @@ def test_all_is_shuffled_and_nothing_is_lost(directory, stock):
 
     assert [key(step) for step in got] != [key(step) for step in expected]
     for one, other in zip(sorted(got, key=key), sorted(expected, key=key), strict=True):
-        _same(one, other)
+        assert_same_leaves(one, other)
 
 
 def test_images_alone(directory, stock):
@@ -215,7 +209,7 @@ def test_images_alone(directory, stock):
     )
 
     expected = [step["observation"]["camera"] for steps in stock for step in steps]
-    _same([step["observation"]["camera"] for step in got], expected)
+    assert_same_leaves([step["observation"]["camera"] for step in got], expected)
 
 
 def test_a_list_of_datasets(directory, stock, tmp_path):
@@ -225,7 +219,7 @@ def test_a_list_of_datasets(directory, stock, tmp_path):
 
     expected = [step for steps in stock for step in steps]
     for one, other in zip(got, expected * 2, strict=True):
-        _same(one, other)
+        assert_same_leaves(one, other)
 
 
 def test_a_list_of_which_one_is_not_to_be_read_in_parts(directory, stock, tmp_path):
@@ -238,7 +232,7 @@ def test_a_list_of_which_one_is_not_to_be_read_in_parts(directory, stock, tmp_pa
     got = list(envlogger.tfds.steps([directory, small], fields=["observation"]))
 
     assert len(got) == sum(LENGTHS) + 2
-    _same(got[-1]["observation"]["place"], stock[0][1]["observation"]["place"])
+    assert_same_leaves(got[-1]["observation"]["place"], stock[0][1]["observation"]["place"])
 
 
 def test_an_iterator_is_saved_and_restored(directory, stock, tmp_path):
@@ -250,7 +244,7 @@ def test_an_iterator_is_saved_and_restored(directory, stock, tmp_path):
         next(first)
     second = tf_reading.restore(first, iterator(), tmp_path)
 
-    _same(next(second), next(first))
+    assert_same_leaves(next(second), next(first))
 
 
 def _count_bytes(monkeypatch):
