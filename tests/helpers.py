@@ -118,6 +118,16 @@ def play(env: dm_env.Environment, actions: Sequence[Sequence[Any]]) -> list[list
     return played
 
 
+def play_whole(
+    env: dm_env.Environment, num_episodes: int, choose: Callable[[int], Any] = lambda number: 1
+) -> None:
+    """Plays episodes to their ends; `choose` gives each action, by the number of the episode."""
+    for number in range(num_episodes):
+        timestep = env.reset()
+        while not timestep.last():
+            timestep = env.step(choose(number))
+
+
 def logger(path: Any, env: dm_env.Environment, **kwargs: Any) -> envlogger.EnvLogger:
     """Returns a logger whose steps this process seals: starting another takes longer than most tests."""
     return envlogger.EnvLogger(env, data_directory=str(path), **{"helper": False, **kwargs})

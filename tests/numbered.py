@@ -66,6 +66,15 @@ def columns(steps):
     return columns
 
 
+def windows(num_steps, length, stride, pad=True):
+    """Returns the windows that an episode has, as slices of its steps; those to be padded are shorter."""
+    starts = range(0, num_steps, stride)
+    full = [t for t in starts if t + length <= num_steps]
+    # Those that reach over the end, as long as the one before does not reach it.
+    needed = [t for t in starts if t == 0 or t - stride + length < num_steps]
+    return [slice(t, min(t + length, num_steps)) for t in (needed if pad else full)]
+
+
 def ids(dataset):
     """Returns the numbers of all steps of a tf.data dataset, batched or not."""
     return [int(i) for step in dataset for i in np.ravel(step["observation"]["id"])]

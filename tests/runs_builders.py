@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
+import helpers
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -23,11 +24,10 @@ def record_catch(
 ) -> pathlib.Path:
     """Records Catch, with float64, strings and numbers of episodes in the metadata; returns the path."""
     rng = np.random.default_rng(seed)
-    played: list[Any] = []
     with envlogger.EnvLogger(
         catch_env.Catch(rows=5, columns=3, seed=seed),
         step_fn=lambda timestep, action, env: {"noise": rng.normal(), "text": f"{seed}"},
-        episode_fn=lambda timestep, action, env: {"number": len(played)},
+        episode_fn=lambda timestep, action, env: {"number": number},
         metadata={"agent": "random", "seed": seed},
         data_directory=str(path),
         max_episodes_per_file=4,
@@ -35,12 +35,15 @@ def record_catch(
         helper=False,
         **options,
     ) as env:
-        while len(played) < num_episodes:
-            timestep = env.reset()
-            while not timestep.last():
-                timestep = env.step(int(rng.integers(3)))
-            played.append(timestep)
+        for number in range(num_episodes):  # noqa: B007 (episode_fn reads it)
+            helpers.play_whole(env, 1, lambda _: int(rng.integers(3)))
     return path
+
+
+def record_runs(root: pathlib.Path) -> list[pathlib.Path]:
+    """Records three runs, each as `record_catch` does; returns their paths."""
+    paths = [root / f"robot_{seed}" / "catch" / "1.0.0" for seed in range(3)]
+    return [record_catch(path, seed) for seed, path in enumerate(paths)]
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

@@ -73,10 +73,7 @@ def _record(env, seeds, directory):
         data_directory=directory,
         helper=False,
     ) as logger:
-        for _ in seeds:
-            timestep = logger.reset()
-            while not timestep.last():
-                timestep = logger.step(env.action_space.sample())
+        helpers.play_whole(logger, len(seeds), lambda _: env.action_space.sample())
 
 
 def _logged(episode):

@@ -45,13 +45,6 @@ def _make(directory, **options):
     )
 
 
-def _play(env, num_episodes):
-    for _ in range(num_episodes):
-        timestep = env.reset()
-        while not timestep.last():
-            timestep = env.step(1)
-
-
 def _flags(directory, name):
     """Returns a flag of each episode, as it lies in the records."""
     contents = dataset.load(str(directory))
@@ -71,28 +64,28 @@ _EPISODES = [list(range(5 * i, 5 * i + 5)) for i in range(8)]
 
 def test_a_killed_helper_is_replaced(tmp_path):
     with _make(tmp_path / "log", max_episodes_per_file=2) as env:
-        _play(env, 2)
+        helpers.play_whole(env, 2)
         first = processes.helper_of_this_process()
         processes.kill(first)
-        _play(env, 3)
+        helpers.play_whole(env, 3)
         second = processes.helper_of_this_process()
         assert second != first
-        _play(env, 3)
+        helpers.play_whole(env, 3)
     assert processes.numbers(tmp_path / "log") == _EPISODES
 
 
 def test_where_helpers_die_again_and_again_the_process_seals(tmp_path):
     with _make(tmp_path / "log", max_episodes_per_file=2) as env:
         for _ in range(2):
-            _play(env, 1)
+            helpers.play_whole(env, 1)
             processes.kill(processes.helper_of_this_process())
-        _play(env, 1)
+        helpers.play_whole(env, 1)
         processes.kill(processes.helper_of_this_process())
         with pytest.warns(UserWarning, match="has died 3 times") as caught:
-            _play(env, 3)
+            helpers.play_whole(env, 3)
         assert processes.helpers_of(os.getpid()) == []
         assert len(processes.numbers(tmp_path / "log")) >= 4  # published while it goes on
-        _play(env, 2)
+        helpers.play_whole(env, 2)
     assert len(caught) == 1
     assert processes.numbers(tmp_path / "log") == _EPISODES
 
@@ -103,7 +96,7 @@ def test_where_no_helper_can_be_started_the_process_seals(tmp_path, monkeypatch,
     with pytest.warns(UserWarning, match="could not be started") as caught:
         env = _make(tmp_path / "log")
     with env:
-        _play(env, 8)
+        helpers.play_whole(env, 8)
     assert len(caught) == 1
     assert processes.numbers(tmp_path / "log") == _EPISODES
 
@@ -116,7 +109,7 @@ def test_where_the_process_cannot_fork_it_seals(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="Resource temporarily unavailable"):
         env = _make(tmp_path / "log")
     with env:
-        _play(env, 8)
+        helpers.play_whole(env, 8)
     assert processes.numbers(tmp_path / "log") == _EPISODES
 
 
@@ -125,7 +118,7 @@ def test_a_helper_that_cannot_run_loses_nothing(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whether three have died before the end depends on luck
         with _make(tmp_path / "log") as env:
-            _play(env, 8)
+            helpers.play_whole(env, 8)
     assert processes.numbers(tmp_path / "log") == _EPISODES
 
 
@@ -134,7 +127,7 @@ def test_a_closed_logger_is_done_even_if_nobody_hears_of_the_helpers_end(tmp_pat
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         with _make(tmp_path / "log") as env:
-            _play(env, 8)
+            helpers.play_whole(env, 8)
             processes.kill(processes.helper_of_this_process())
     finally:
         signal.signal(signal.SIGCHLD, before)
@@ -145,7 +138,7 @@ def test_many_open_files_do_not_disturb(tmp_path):
     files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
     try:
         with _make(tmp_path / "log") as env:
-            _play(env, 8)
+            helpers.play_whole(env, 8)
             env.flush()
     finally:
         for descriptor in files:
@@ -286,7 +279,7 @@ def test_a_worker_that_outlives_a_killed_parent_does_not_keep_its_session(tmp_pa
 
 def test_flush_publishes_what_is_finished(tmp_path):
     with _make(tmp_path / "log") as env:
-        _play(env, 3)
+        helpers.play_whole(env, 3)
         env.reset()
         env.flush()
         assert processes.numbers(tmp_path / "log") == _EPISODES[:3]
@@ -307,7 +300,7 @@ def test_flush_syncs_rows_then_journal_then_directory(tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, call)
 
     with _make(tmp_path / "log", helper=False) as env:
-        _play(env, 3)
+        helpers.play_whole(env, 3)
         spy(step_log.Segment, "sync", "rows")
         spy(session.Journal, "sync", "journal")
         spy(session, "sync_directory", "directory")
@@ -330,7 +323,7 @@ def test_sync_interval_syncs_again_and_again(tmp_path, monkeypatch):
         """,
     )
     with _make(tmp_path / "log", sync_interval=0.05) as env:
-        _play(env, 1)
+        helpers.play_whole(env, 1)
         processes.wait_for(lambda: (tmp_path / "syncs").exists())
         before = len((tmp_path / "syncs").read_text())
         processes.wait_for(lambda: len((tmp_path / "syncs").read_text()) > before + 2)
@@ -350,7 +343,7 @@ def test_an_episode_that_is_too_large_becomes_several_records(tmp_path, monkeypa
         data_directory=tmp_path / "log",
         helper=with_helper,
     ) as env:
-        _play(env, 2)
+        helpers.play_whole(env, 2)
     episodes = processes.numbers(tmp_path / "log")
     assert [number for episode in episodes for number in episode] == list(range(2000))
     assert len(episodes) > 100

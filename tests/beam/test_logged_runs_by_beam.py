@@ -12,23 +12,13 @@ import snapshots
 import tensorflow_datasets as tfds
 
 import envlogger
-from envlogger.testing import catch_env
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Beam's and TFDS's own
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    for seed in range(3):
-        with envlogger.EnvLogger(
-            catch_env.Catch(seed=seed), data_directory=str(root / f"{seed}"), helper=False
-        ) as env:
-            for _ in range(8):
-                timestep = env.reset()
-                while not timestep.last():
-                    timestep = env.step(seed)
-    return sorted(root.iterdir())
+    return runs_builders.record_runs(tmp_path_factory.mktemp("runs"))
 
 
 def _options():

@@ -126,10 +126,7 @@ def _record(path, num_episodes=7, **options):
         episode_fn=lambda timestep, action, env: {"return": timestep.reward},
         **options,
     ) as env:
-        for number in range(num_episodes):
-            timestep = env.reset()
-            while not timestep.last():
-                timestep = env.step(number % 3)
+        helpers.play_whole(env, num_episodes, lambda number: number % 3)
 
 
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])

@@ -46,10 +46,7 @@ def _record(path, num_episodes=5, **options):
         helper=False,
         **options,
     ) as env:
-        for _ in range(num_episodes):
-            timestep = env.reset()
-            while not timestep.last():
-                timestep = env.step(1)
+        helpers.play_whole(env, num_episodes)
 
 
 def _check_shards(path):

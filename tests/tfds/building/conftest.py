@@ -9,11 +9,7 @@ import runs_builders
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    return [
-        runs_builders.record_catch(root / f"robot_{seed}" / "catch" / "1.0.0", seed)
-        for seed in range(3)
-    ]
+    return runs_builders.record_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import functools
 import warnings
 
 import foreign
+import numbered
 import numpy as np
 import pytest
 
@@ -288,10 +289,7 @@ def test_windows(windows, stock, name):
             masks.append(mask.tolist())
 
     expected = [
-        episode[start : start + 2]
-        for episode in stock
-        for start in range(0, len(episode), stride)
-        if start == 0 or start + 2 - stride < len(episode)
+        episode[window] for episode in stock for window in numbered.windows(len(episode), 2, stride)
     ]
     assert masks == [[t < len(steps) for t in range(2)] for steps in expected]
     for window, steps in zip(got, expected, strict=True):

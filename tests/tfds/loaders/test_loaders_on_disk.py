@@ -9,6 +9,8 @@ import shutil
 import warnings
 
 import damage
+import helpers
+import numbered
 import numpy as np
 import pytest
 import tf_reading
@@ -18,9 +20,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what TensorFlow's imports say is not ours
     import tensorflow as tf
     import tensorflow_datasets as tfds
-
-import dm_env
-from dm_env import specs
 
 import envlogger
 import envlogger.tfds
@@ -33,46 +32,23 @@ SIDE = 160
 LENGTHS = [36, 40, 34, 38]  # of 77 KB each, or 34 as JPEG: more than a megabyte an episode
 
 
-class _Camera(dm_env.Environment):
-    """Gives frames like no other."""
-
-    def __init__(self):
-        self._rng = np.random.default_rng(0)
-        self._lengths = iter(LENGTHS)
-        self._left = 0
-
-    def _see(self):
-        frame = self._rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-        return {"camera": frame, "place": self._rng.standard_normal(3)}
-
-    def reset(self):
-        self._left = next(self._lengths) - 1
-        return dm_env.restart(self._see())
-
-    def step(self, action):
-        self._left -= 1
-        if not self._left:
-            return dm_env.termination(1.0, self._see())
-        return dm_env.transition(float(action), self._see())
-
-    def observation_spec(self):
-        return {
-            "camera": specs.BoundedArray((SIDE, SIDE, 3), np.uint8, 0, 255),
-            "place": specs.Array((3,), np.float64),
-        }
-
-    def action_spec(self):
-        return specs.DiscreteArray(5, np.int64)
-
-
 def _record(path, image_format):
-    with envlogger.EnvLogger(
-        _Camera(), data_directory=path, image_format=image_format, max_episodes_per_file=2
-    ) as env:
-        for _ in LENGTHS:
-            step = env.reset()
-            while not step.last():
-                step = env.step(np.int64(3))
+    """Records frames like no other."""
+    rng = np.random.default_rng(0)
+
+    def see():
+        frame = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        return {"camera": frame, "place": rng.standard_normal(3)}
+
+    episodes = [
+        [
+            helpers.first(see()),
+            *(helpers.mid(see(), float(t)) for t in range(1, length - 1)),
+            helpers.last(see()),
+        ]
+        for length in LENGTHS
+    ]
+    helpers.record(path, episodes, image_format=image_format, max_episodes_per_file=2)
 
 
 @pytest.fixture(scope="module", params=["raw", "png", "jpeg", "tfrecord"])
@@ -163,15 +139,11 @@ def test_windows(directory, stock, stride, buffer):
         shuffle=envlogger.tfds.Shuffle(steps=buffer),
         read_config=tf_reading.IN_ORDER,
     )
-    starts = [
-        (steps, start)
-        for steps in stock
-        for start in range(0, len(steps), stride)
-        if start == 0 or start + 5 - stride < len(steps)
+    windows = [
+        steps[chosen] for steps in stock for chosen in numbered.windows(len(steps), 5, stride)
     ]
-    for window, (steps, start) in zip(got, starts, strict=True):
+    for window, chosen in zip(got, windows, strict=True):
         mask = window.pop("mask").numpy()
-        chosen = steps[start : start + 5]
         assert mask.tolist() == [True] * len(chosen) + [False] * (5 - len(chosen))
         assert_same_leaves(
             tf.nest.map_structure(lambda value, m=mask: value[m], window), _stack(chosen)
@@ -274,32 +246,30 @@ def test_what_no_window_holds_is_not_read(directory, monkeypatch):
     assert 0 < sum(counts) < 0.2 * sum(map(os.path.getsize, files))
 
 
-def test_a_missing_shard(directory, tmp_path):
-    copy = tmp_path / "1.0.0"
-    shutil.copytree(directory, copy)
-    (last,) = copy.glob("*train*00001*")
+@pytest.fixture
+def last(directory, tmp_path):
+    """The last shard of a copy of the dataset."""
+    (path,) = shutil.copytree(directory, tmp_path / "1.0.0").glob("*train*00001*")
+    return path
+
+
+def test_a_missing_shard(last):
     os.unlink(last)
     with pytest.raises((errors.CorruptDatasetError, tf.errors.OpError), match="record-00001"):
-        list(envlogger.tfds.steps(copy))
+        list(envlogger.tfds.steps(last.parent))
 
 
-def test_a_shard_that_was_cut_off(directory, tmp_path):
-    copy = tmp_path / "1.0.0"
-    shutil.copytree(directory, copy)
-    (last,) = copy.glob("*train*00001*")
+def test_a_shard_that_was_cut_off(last):
     os.truncate(last, os.path.getsize(last) // 3)
     with pytest.raises(tf.errors.OpError, match="record-00001"):
-        list(envlogger.tfds.steps(copy))
+        list(envlogger.tfds.steps(last.parent))
 
 
 @pytest.mark.parametrize("load", [envlogger.tfds.steps, envlogger.tfds.episodes])
-def test_a_pixel_that_is_not_what_it_was(directory, tmp_path, load):
-    copy = tmp_path / "1.0.0"
-    shutil.copytree(directory, copy)
-    (path,) = copy.glob("*train*00001*")
-    damage.flip(path, path.stat().st_size // 2)
+def test_a_pixel_that_is_not_what_it_was(last, load):
+    damage.flip(last, last.stat().st_size // 2)
     with pytest.raises(tf.errors.OpError, match="record-00001"):
-        list(load(copy))
+        list(load(last.parent))
 
 
 def test_images_that_are_no_images(tmp_path, monkeypatch):

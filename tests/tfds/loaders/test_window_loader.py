@@ -22,15 +22,11 @@ Shuffle = envlogger.tfds.Shuffle
 
 
 def _expected_windows(length, stride, pad):
-    windows = []
-    for i, steps in enumerate(numbered.LENGTHS):
-        for start in range(0, steps, stride):
-            is_full = start + length <= steps
-            is_needed = start == 0 or start - stride + length < steps
-            if is_full or (pad and is_needed):
-                stop = min(start + length, steps)
-                windows.append([100 * i + t for t in range(start, stop)])
-    return windows
+    return [
+        [100 * i + t for t in range(num_steps)[window]]
+        for i, num_steps in enumerate(numbered.LENGTHS)
+        for window in numbered.windows(num_steps, length, stride, pad)
+    ]
 
 
 @pytest.mark.parametrize(
