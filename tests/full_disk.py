@@ -106,9 +106,13 @@ def main(directory: str, helper: bool, limit: int | None) -> None:
     ballast = os.path.join(directory, "ballast")
     recording = _Recording(os.path.join(place, "1.0.0"), helper)
 
+    def allow_files_of(size: int) -> None:
+        for pid in (os.getpid(), *_children()):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
     def fill() -> None:
         if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            allow_files_of(limit)
             return
         with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
@@ -116,10 +120,7 @@ def main(directory: str, helper: bool, limit: int | None) -> None:
 
     def make_space() -> None:
         if limit is not None:
-            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-            for pid in _children():
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+            allow_files_of(resource.RLIM_INFINITY)
             return
         os.unlink(ballast)
 
@@ -127,8 +128,6 @@ def main(directory: str, helper: bool, limit: int | None) -> None:
     env = recording.open()
     recording.play(env, 3 * _ROWS)
     fill()
-    for pid in _children() if limit is not None else ():
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     recording.play_until_full(env)
     make_space()
     errors = recording.num_errors
@@ -143,8 +142,6 @@ def main(directory: str, helper: bool, limit: int | None) -> None:
     env = recording.open()
     recording.play(env, 2 * _ROWS)
     fill()
-    for pid in _children() if limit is not None else ():
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     recording.play_until_full(env)
     with contextlib.suppress(OSError):
         env.close()

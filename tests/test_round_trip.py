@@ -12,22 +12,13 @@ import ml_dtypes
 import nests
 import numpy as np
 import pytest
+import repeatable
 import stored
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import envlogger
 from envlogger.testing.comparison import assert_same
-
-
-def _examples(count: int) -> settings:
-    """Returns settings without anything that depends on the machine's speed or on luck."""
-    return settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 class Run:
@@ -108,7 +99,7 @@ def _is_free(key: Any) -> bool:
 runs = st.composite(lambda draw: Run(draw))()
 
 
-@_examples(100)
+@repeatable.settings(100)
 @given(run=runs)
 def test_reader_returns_what_was_logged(run):
     with helpers.scratch() as path:
@@ -119,7 +110,7 @@ def test_reader_returns_what_was_logged(run):
             assert_same(list(reader.episode_metadata()), run.metadata)
 
 
-@_examples(40)
+@repeatable.settings(40)
 @given(run=runs)
 def test_data_source_holds_it_in_the_alignment_of_rlds(run):
     with helpers.scratch() as path:
@@ -129,7 +120,7 @@ def test_data_source_holds_it_in_the_alignment_of_rlds(run):
         )
 
 
-@_examples(15)
+@repeatable.settings(15)
 @given(run=runs)
 def test_tf_data_holds_it_in_the_alignment_of_rlds(run):
     with helpers.scratch() as path:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 
+import array_record_library
 import damage
 import processes
 import pytest
@@ -30,13 +31,6 @@ def _records(count, size=300):
     return [rng.randbytes(rng.randrange(size)) for _ in range(count)]
 
 
-def _write(path, records, options):
-    writer = array_record_module.ArrayRecordWriter(str(path), options)
-    for record in records:
-        writer.write(record)
-    writer.close()
-
-
 def _read(path):
     reader = array_record_module.ArrayRecordReader(str(path))
     try:
@@ -49,7 +43,7 @@ def _read(path):
 def test_what_is_whole_is_saved_wherever_the_file_ends(tmp_path, capsys, options):
     records = _records(200)
     whole = tmp_path / "whole"
-    _write(whole, records, options)
+    array_record_library.write(whole, records, options)
     raw = whole.read_bytes()
     with records_file.RecordsFile(whole) as file:
         ends = [chunk.end for chunk in file.scan()]
@@ -105,7 +99,7 @@ def test_a_writer_that_is_killed_now(tmp_path, capsys):
 def test_damaged_chunks_are_left_out(tmp_path, capsys):
     records = _records(50)
     path = tmp_path / "x"
-    _write(path, records, "group_size:1")
+    array_record_library.write(path, records)
     with records_file.RecordsFile(path) as file:
         chunks = list(file.scan())
     os.truncate(path, chunks[41].begin)
@@ -120,8 +114,8 @@ def test_a_directory_is_searched(tmp_path, capsys):
     (tmp_path / "data" / "sub").mkdir(parents=True)
     names = ["a.array_record-00000", "sub/b.array_record-00000-of-00001"]
     for name in names:
-        _write(tmp_path / "data" / name, _records(100), "group_size:1")
-    _write(tmp_path / "data" / "done.array_record", _records(3), "group_size:1")
+        array_record_library.write(tmp_path / "data" / name, _records(100))
+    array_record_library.write(tmp_path / "data" / "done.array_record", _records(3))
     (tmp_path / "data" / "dataset_info.json").write_text("{}")
     (tmp_path / "data" / "empty").touch()
     log = samples.log("catch_default")
@@ -152,7 +146,7 @@ def test_nothing_to_repair(tmp_path, capsys):
     assert main.main(["repair", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "Nothing to repair.\n"
     path = tmp_path / "x"
-    _write(path, _records(3), "group_size:1")
+    array_record_library.write(path, _records(3))
     assert main.main(["repair", str(path)]) == 1
     assert "is complete" in capsys.readouterr().err
     path.write_bytes(b"something else" * 10)

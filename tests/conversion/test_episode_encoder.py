@@ -8,7 +8,8 @@ import helpers
 import nests
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+import repeatable
+from hypothesis import given
 from hypothesis import strategies as st
 
 import envlogger
@@ -17,15 +18,6 @@ from envlogger.conversion.episode_encoder import EpisodeEncoder, parts_of
 from envlogger.testing.comparison import assert_same
 from envlogger.tfds import features, schema, stored_episode
 from envlogger.tfds.episode import End
-
-
-def _examples(count):
-    return settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 def _step(observation=0.0, action=None, reward=None, custom_data=None, kind="mid", discount=None):
@@ -82,7 +74,7 @@ class _Log:
         return f"_Log({self.episodes})"
 
 
-@_examples(100)
+@repeatable.settings(100)
 @given(log=st.composite(lambda draw: _Log(draw))())
 def test_logs_of_any_values(log):
     of, records = _encode(log.episodes)
@@ -90,7 +82,7 @@ def test_logs_of_any_values(log):
     assert schema.Schema.from_json(of.to_json()).steps.keys() == of.steps.keys()
 
 
-@_examples(40)
+@repeatable.settings(40)
 @given(log=st.composite(lambda draw: _Log(draw))())
 def test_parts_of_a_log_need_not_know_of_each_other(log):
     schemas = [_encode([episode])[0] for episode in log.episodes]

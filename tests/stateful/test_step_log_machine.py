@@ -13,8 +13,8 @@ import dm_env
 import numpy as np
 import pytest
 import recorder
+import repeatable
 from crash import checks
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -241,11 +241,5 @@ def test_datasets_are_what_lists_are(recorders):
     StepLogMachine.recorders = recorders
     run_state_machine_as_test(
         StepLogMachine,
-        settings=settings(
-            max_examples=100,
-            stateful_step_count=30,
-            deadline=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=repeatable.settings(100, stateful_step_count=30),
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 
+import array_record_library
 import helpers
 import numpy as np
 import pytest
-from array_record.python import array_record_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,11 +24,7 @@ _OPTIONS = (
 
 
 def _write(path, records, options=_OPTIONS[0]):
-    writer = array_record_module.ArrayRecordWriter(str(path), options)
-    for record in records:
-        writer.write(record)
-    writer.close()
-    return str(path)
+    return array_record_library.write(str(path), records, options)
 
 
 def _read(path, count):

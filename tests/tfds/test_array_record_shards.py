@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import pathlib
-import threading
 
+import array_record_library
 import array_records
 import damage
 import helpers
@@ -24,14 +25,6 @@ from envlogger.tfds import array_record
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory):
     return tfds.builder_from_directory(array_records.write(tmp_path_factory.mktemp("toy")))
-
-
-def _write_records(path, records):
-    writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
-    for record in records:
-        writer.write(record)
-    writer.close()
-    return path
 
 
 def _open_shards():
@@ -72,7 +65,9 @@ def records_read(monkeypatch):
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory):
     records = [b"%d" % i * (i % 5) for i in range(100)]
-    return _write_records(tmp_path_factory.mktemp("shard") / "shard.array_record", records)
+    return array_record_library.write(
+        tmp_path_factory.mktemp("shard") / "shard.array_record", records
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,7 +112,7 @@ def test_batches_are_bounded_by_bytes(tmp_path):
     large = 200_000
     sizes = [10] * 300 + [large] * 20 + [0] * 50 + [9000] * 100 + [large] * 3 + [5] * 40
     records = [bytes([i % 256]) * size for i, size in enumerate(sizes)]
-    path = os.fspath(_write_records(tmp_path / "shard", records))
+    path = os.fspath(array_record_library.write(tmp_path / "shard", records))
     budget = 100_000
 
     start, got = 0, []
@@ -136,7 +131,7 @@ def test_batches_are_bounded_by_bytes(tmp_path):
 
 def test_a_jump_in_size_makes_a_batch_larger_by_few_records(tmp_path):
     records = [b"x" * 10] * 1000 + [b"y" * 1_000_000] * 20
-    path = os.fspath(_write_records(tmp_path / "shard", records))
+    path = os.fspath(array_record_library.write(tmp_path / "shard", records))
 
     batch, _ = array_record._read_batch(path, 0, len(records), 100_000)
 
@@ -144,7 +139,7 @@ def test_a_jump_in_size_makes_a_batch_larger_by_few_records(tmp_path):
 
 
 def test_empty_shard(tmp_path):
-    path = _write_records(tmp_path / "shard", [])
+    path = array_record_library.write(tmp_path / "shard", [])
 
     assert array_records.ADAPTER.num_examples(path) == 0
     assert array_records.records(path) == []
@@ -197,11 +192,11 @@ def test_large_shard_is_opened_once(shard, monkeypatch):
 
 
 def test_replaced_file_is_read_anew(tmp_path):
-    path = _write_records(tmp_path / "shard", [b"old"] * 10)
+    path = array_record_library.write(tmp_path / "shard", [b"old"] * 10)
     iterator = array_records.ADAPTER.make_tf_data(path, 1).as_numpy_iterator()
     assert next(iterator) == b"old"  # An idle reader of the old file is left.
 
-    os.replace(_write_records(tmp_path / "new", [b"new"] * 10), path)
+    os.replace(array_record_library.write(tmp_path / "new", [b"new"] * 10), path)
 
     assert array_records.records(path, buffer_size=1) == [b"new"] * 10
 
@@ -209,18 +204,12 @@ def test_replaced_file_is_read_anew(tmp_path):
 def test_many_threads(builder):
     expected = array_records.indices(builder.as_dataset(split="train"))
     config = tfds.ReadConfig(override_buffer_size=1)
-    results = []
 
-    def read():
-        results.append(array_records.indices(builder.as_dataset(split="train", read_config=config)))
+    def read(_):
+        return array_records.indices(builder.as_dataset(split="train", read_config=config))
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert results == [expected] * 4
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, range(4))) == [expected] * 4
 
 
 # Errors
@@ -287,7 +276,7 @@ def test_missing_shard(small):
 
 def test_damaged_shard(tmp_path):
     rng = np.random.default_rng(0)
-    path = _write_records(tmp_path / "shard", [rng.bytes(50_000) for _ in range(40)])
+    path = array_record_library.write(tmp_path / "shard", [rng.bytes(50_000) for _ in range(40)])
     damage.flip(path, path.stat().st_size // 2, bits=0xFF)
 
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"shard can't be read from record"):

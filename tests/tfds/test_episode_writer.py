@@ -14,9 +14,10 @@ import helpers
 import nests
 import numpy as np
 import pytest
+import repeatable
 import rlds_steps
 import stored
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import envlogger
@@ -149,16 +150,7 @@ class _Run:
         return f"Run(\n  {self.episodes},\n  metadata={self.metadata})"
 
 
-def _examples(count: int) -> settings:
-    return settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
-@_examples(30)
+@repeatable.settings(30)
 @given(run=st.composite(lambda draw: _Run(draw))(), is_read_by_tf=st.integers(0, 7))
 def test_whatever_is_added_comes_back(run, is_read_by_tf):
     with helpers.scratch() as path:

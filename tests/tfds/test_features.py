@@ -8,17 +8,16 @@ import json
 import nests
 import numpy as np
 import pytest
+import repeatable
 import tensorflow_datasets as tfds
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from envlogger import errors
 from envlogger.tfds import example, feature_json, features
 from envlogger.tfds.features import STRING, Encoding, Feature
 
-_settings = settings(
-    deadline=None, derandomize=True, max_examples=150, suppress_health_check=list(HealthCheck)
-)
+_settings = repeatable.settings(150)
 
 
 def _choose(dtype, shape, image_format="png"):

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import os
 
+import array_record_library
+import array_records
 import damage
 import helpers
 import numpy as np
 import pytest
-from array_record.python import array_record_module
-from tensorflow_datasets.core import file_adapters
 
 from envlogger import memory
 from envlogger.tfds import array_record_file
-
-ADAPTER = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
 
 
 def _records():
@@ -26,14 +24,7 @@ def _records():
 
 
 def _write(path, records, options):
-    writer = array_record_module.ArrayRecordWriter(os.fspath(path), f"group_size:1,{options}")
-    for record in records:
-        writer.write(record)
-    writer.close()
-
-
-def _read(path):
-    return list(ADAPTER.make_tf_data(path).as_numpy_iterator())
+    array_record_library.write(path, records, f"group_size:1,{options}")
 
 
 @pytest.fixture
@@ -48,20 +39,20 @@ def test_the_library_reads_a_large_record_once(tmp_path, read_in_python, options
     path, records = tmp_path / "shard", _records()
     _write(path, records, options)
 
-    assert _read(path) == records
+    assert array_records.records(path) == records
     assert read_in_python == []
-    assert _read(path) == records
+    assert array_records.records(path) == records
     assert read_in_python == [i for i, record in enumerate(records) if len(record) >= memory.LARGE]
 
 
 def test_a_file_in_its_place_is_compared_anew(tmp_path, read_in_python):
     path, records = tmp_path / "shard", _records()
     _write(path, records, "uncompressed")
-    _read(path)
+    array_records.records(path)
     _write(tmp_path / "other", records[::-1], "uncompressed")
     os.replace(tmp_path / "other", path)
 
-    assert _read(path) == records[::-1]
+    assert array_records.records(path) == records[::-1]
     assert read_in_python == []
 
 
@@ -71,4 +62,4 @@ def test_a_byte_that_changes_is_found_the_first_time(tmp_path):
     damage.flip(path, path.read_bytes().index(records[3][:1000]) + 500)
 
     with pytest.raises(Exception, match="can't be read from record 3 on"):
-        _read(path)
+        array_records.records(path)

@@ -10,7 +10,8 @@ import helpers
 import nests
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+import repeatable
+from hypothesis import given
 from hypothesis import strategies as st
 
 import envlogger
@@ -167,7 +168,7 @@ def test_values_that_came_before_the_first_action(tmp_path, casts):
     assert casts
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@repeatable.settings(40)
 @given(st.data())
 def test_steps_of_any_nests(casts, data):
     observation, action = data.draw(nests.nests()), data.draw(nests.nests())

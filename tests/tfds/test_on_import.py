@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import importlib
 import logging
 import sys
@@ -62,18 +63,12 @@ def test_on_import_waits_for_an_import_in_another_thread(module_name):
 
 def test_on_import_comes_before_whoever_waits_for_the_import(module_name):
     _on_import.on_import(module_name, lambda module: setattr(module, "extended", True))
-    seen = []
 
-    def read():
-        seen.append(importlib.import_module(module_name).extended)
+    def read(_):
+        return importlib.import_module(module_name).extended
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert seen == [True] * 4
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, range(4))) == [True] * 4
 
 
 def test_on_import_leaves_the_module_its_own_loader(module_name):

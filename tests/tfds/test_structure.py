@@ -11,19 +11,15 @@ import immutabledict
 import nests
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+import repeatable
+from hypothesis import given
 from hypothesis import strategies as st
 
 from envlogger import errors
 from envlogger.testing.comparison import assert_same
 from envlogger.tfds import structure
 
-_settings = settings(
-    deadline=None,
-    derandomize=True,
-    max_examples=200,
-    suppress_health_check=list(HealthCheck),
-)
+_settings = repeatable.settings(200)
 
 
 def _restore(value):
