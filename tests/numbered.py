@@ -26,6 +26,11 @@ STEP = {
 }
 
 
+def without(*names):
+    """Returns the features of steps, without some."""
+    return {key: feature for key, feature in STEP.items() if key not in names}
+
+
 def make_episode(index, length):
     """Returns the episode of a number, in the form of RLDS; its steps are numbered from 100 times that."""
     rng = np.random.default_rng(index)

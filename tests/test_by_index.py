@@ -69,11 +69,9 @@ def _tf(loader, path, **options):
 def _check(dataset, expected):
     """Compares a dataset, in order and at random, with what tf.data gives."""
     assert len(dataset) == len(expected)
-    for got, item in zip(dataset, expected, strict=True):
-        helpers.assert_same_leaves(got, item)
-    order = np.random.default_rng(0).permutation(len(dataset))
-    for got, index in zip(dataset.__getitems__(order.tolist()), order, strict=True):
-        helpers.assert_same_leaves(got, expected[index])
+    helpers.assert_same_leaves(list(dataset), expected)
+    order = np.random.default_rng(0).permutation(len(dataset)).tolist()
+    helpers.assert_same_leaves(list(dataset.__getitems__(order)), [expected[i] for i in order])
 
 
 # --- values -----------------------------------------------------------------------------------------

@@ -25,9 +25,7 @@ Shuffle = envlogger.tfds.Shuffle
 
 
 def test_a_dataset_without_reward(tmp_path):
-    path = numbered.write(
-        tmp_path, [2], step={k: v for k, v in numbered.STEP.items() if k != "reward"}
-    )
+    path = numbered.write(tmp_path, [2], step=numbered.without("reward"))
 
     with pytest.raises(errors.DatasetError) as raised:
         envlogger.tfds.transitions(path)
@@ -38,8 +36,7 @@ def test_a_dataset_without_reward(tmp_path):
 
 
 def test_a_dataset_that_does_not_tell_how_episodes_end(tmp_path):
-    step = {k: v for k, v in numbered.STEP.items() if k not in ("discount", "is_terminal")}
-    path = numbered.write(tmp_path, [2], step=step)
+    path = numbered.write(tmp_path, [2], step=numbered.without("discount", "is_terminal"))
 
     with pytest.raises(errors.DatasetError, match=r"no field 'discount' or 'is_terminal'"):
         envlogger.tfds.transitions(path)
@@ -47,9 +44,7 @@ def test_a_dataset_that_does_not_tell_how_episodes_end(tmp_path):
 
 @pytest.mark.parametrize("lacking", ["observation", "action"])
 def test_a_dataset_without_observation_or_action(tmp_path, lacking):
-    path = numbered.write(
-        tmp_path, [2], step={k: v for k, v in numbered.STEP.items() if k != lacking}, make=dict
-    )
+    path = numbered.write(tmp_path, [2], step=numbered.without(lacking), make=dict)
 
     with pytest.raises(errors.DatasetError, match=f"no field '{lacking}'.*pass `fields`"):
         envlogger.tfds.transitions(path)
@@ -190,8 +185,7 @@ def test_datasets_of_a_list_that_differ(root, directory):
 
 
 def test_datasets_of_a_list_with_other_fields(root, directory):
-    step = {k: v for k, v in numbered.STEP.items() if k != "is_first"}
-    other = numbered.write(root / "less" / "toy" / "1.0.0", [2], step=step)
+    other = numbered.write(root / "less" / "toy" / "1.0.0", [2], step=numbered.without("is_first"))
 
     for pair in ([directory, other], [other, directory]):
         with pytest.raises(errors.DatasetError, match=r"'is_first' is not stored as in"):

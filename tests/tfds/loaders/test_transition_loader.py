@@ -112,8 +112,7 @@ def test_a_truncated_episode_goes_on_and_a_terminated_one_does_not(tmp_path):
 
 @pytest.mark.parametrize("lacking", ["discount", "is_terminal"])
 def test_transitions_without_discount_or_without_terminal_flag(tmp_path, lacking):
-    step = {key: item for key, item in numbered.STEP.items() if key != lacking}
-    path = numbered.write(tmp_path, [3, 3], step=step)
+    path = numbered.write(tmp_path, [3, 3], step=numbered.without(lacking))
     episodes = [numbered.columns(numbered.make_episode(i, 3)["steps"]) for i in range(2)]
     for episode in episodes:
         episode[lacking] = np.ones(3, np.float32) if lacking == "discount" else np.zeros(3, bool)
