@@ -19,7 +19,7 @@ with warnings.catch_warnings():
 
 import envlogger.tfds
 from envlogger import errors
-from envlogger.tfds import partial_record, shard_pool
+from envlogger.tfds import example, shard_pool
 from envlogger.tfds.loaders import on_disk
 
 F = tfds.features
@@ -143,7 +143,7 @@ def directory(tmp_path_factory, request):
         if request.param == "on disk":
             file_format = "tfrecord"
             patch.setattr(shard_pool, "_IN_PARTS", 1)
-            patch.setattr(partial_record, "_LARGE_LIST", 1)
+            patch.setattr(example, "_LARGE_LIST", 1)
             patch.setattr(on_disk, "_LARGE_ROW", 1)
         yield _write(tmp_path_factory, file_format)
 
