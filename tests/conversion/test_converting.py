@@ -217,6 +217,9 @@ class _Late(sources.StepSource):
     def state(self):
         return 1
 
+    def change(self):
+        return None
+
     def close(self):
         pass
 
