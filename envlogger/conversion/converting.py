@@ -21,7 +21,15 @@ from envlogger.conversion.sources import Source, StepSource
 from envlogger.conversion.tasks import Place, Result, Task
 from envlogger.conversion.work import WorkDirectory
 from envlogger.converters import json_codec
-from envlogger.tfds import dataset, dataset_files, schema, session, shard_files, shards
+from envlogger.tfds import (
+    dataset,
+    dataset_files,
+    leftovers,
+    schema,
+    session,
+    shard_files,
+    shards,
+)
 from envlogger.tfds.dataset_files import Info
 
 # TFDS passes over such names when it looks for versions.
@@ -78,6 +86,7 @@ def convert(
     _check_options(file_format, workers, max_episodes_per_file)
     path = os.path.abspath(os.path.expanduser(os.fspath(source)))
     opened = opening.open_source(path)
+    _warn_of_leftovers(path)
     try:
         target = path
         if destination is not None:
@@ -335,6 +344,18 @@ def _united(results: list[Result]) -> schema.Schema | None:
             continue
         found = result.schema if found is None else growing_schema.unite(found, result.schema)
     return found
+
+
+def _warn_of_leftovers(path: str) -> None:
+    """Warns where dead writers have left steps that are not converted."""
+    if found := leftovers.find(path):
+        warnings.warn(
+            f"{path}: processes that recorded there have died (sessions: {', '.join(found)}), and the last "
+            "of their steps are not published yet: they are not converted. Run `envlogger recover "
+            f"{path}`, which publishes them, before you convert it.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _digest(state: Any) -> str:
