@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +21,15 @@ from envlogger.conversion.sources import Source, StepSource
 from envlogger.conversion.tasks import Place, Result, Task
 from envlogger.conversion.work import WorkDirectory
 from envlogger.converters import json_codec
-from envlogger.tfds import dataset, dataset_files, schema, session, shard_files, shards
+from envlogger.tfds import (
+    dataset,
+    dataset_files,
+    leftovers,
+    schema,
+    session,
+    shard_files,
+    shards,
+)
 from envlogger.tfds.dataset_files import Info
 
 # TFDS passes over such names when it looks for versions.
@@ -67,7 +77,8 @@ def convert(
     Raises:
       OptionError: An argument is not allowed.
       DatasetError: The source is nothing that can be converted or has no episodes; the destination holds
-        something else; or another process is at it.
+        something else; another process is at it; or the source has changed meanwhile. Where it has only
+        grown, the destination is there, with the episodes that there were at the start.
       MissingExtraError: The package that reads the source is missing; the message names the extra.
       CorruptDatasetError: The source is damaged.
       OSError: It could not be written, as when the disk is full. Call it again to go on.
@@ -75,6 +86,7 @@ def convert(
     _check_options(file_format, workers, max_episodes_per_file)
     path = os.path.abspath(os.path.expanduser(os.fspath(source)))
     opened = opening.open_source(path)
+    _warn_of_leftovers(path)
     try:
         target = path
         if destination is not None:
@@ -140,6 +152,7 @@ class _Conversion:
         shutil.rmtree(os.path.join(self._staging, dataset.STATE, _WORK), ignore_errors=True)
         os.rename(self._staging, self._target)
         shards.sync_file(os.path.dirname(self._target))
+        self._check_is_all()
         return Report.of(self._target)
 
     def _plan(self, of: Mapping[str, Any], num_workers: int) -> Mapping[str, Any]:
@@ -180,10 +193,14 @@ class _Conversion:
                 todo = [
                     task
                     for task in tasks
-                    if (of := work.results[task].schema) is not None
-                    and not growing_schema.is_same(of, self._known_schema())
+                    if not is_done(task)
+                    or (
+                        (of := work.results[task].schema) is not None
+                        and not growing_schema.is_same(of, self._known_schema())
+                    )
                 ]
                 bar.again(todo)
+        self._check_is_there()
         results = [work.results[task] for task in tasks]
         self._finish(work, tasks, results)
 
@@ -233,12 +250,54 @@ class _Conversion:
                 "nothing to convert."
             )
 
+    def _check_is_there(self) -> None:
+        """Refuses to make a dataset of what was read while somebody changed it.
+
+        Raises:
+          DatasetError: Something that was to be read is another one now.
+        """
+        change = self._source.change()
+        if change is not None and not change.is_growth:
+            raise errors.DatasetError(
+                f"{self._source.path}: it was changed while it was converted: {change.what}. So what was "
+                f"read may fit neither what it was nor what it is, and there is no {self._target}. Remove "
+                f"{self._staging}, and convert it again when nobody changes it."
+            )
+
+    def _check_is_all(self) -> None:
+        """Tells that there is more in the source by now than in the destination.
+
+        Raises:
+          DatasetError: There is.
+        """
+        change = self._source.change()
+        if change is None:
+            return
+        more = ""
+        with contextlib.suppress(errors.EnvLoggerError, OSError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a writer that is at it right now
+            now = opening.open_source(self._source.path)
+            more = f", and {now.num_episodes} now"
+            now.close()
+        raise errors.DatasetError(
+            f"{self._source.path}: it has changed while it was converted: {change.what}. {self._target} is "
+            f"whole, but has only what was there at the start: {self._source.num_episodes} episodes{more}. "
+            "For the others, convert it again when nobody writes to it, into a new destination; or into "
+            "this one, after you have removed it."
+        )
+
     def _check_target(self) -> None:
         """Refuses a destination that holds something.
 
         Raises:
           DatasetError: It does.
         """
+        if (before := self._marker(self._target)) is not None:
+            raise errors.DatasetError(
+                f"{self._target}: got a dataset that was converted from {self._describe(before)}; "
+                "expected a new directory. Use another destination, or remove this one, with all that "
+                "has been recorded into it since."
+            )
         if os.path.exists(self._target) and not os.path.isdir(self._target):
             raise errors.DatasetError(
                 f"{self._target}: got a file, expected a new directory. Use another destination."
@@ -248,6 +307,13 @@ class _Conversion:
                 f"{self._target}: the directory holds something else already "
                 f"({', '.join(found[:3])}). Use a new destination, or remove it."
             )
+
+    def _describe(self, marker: Mapping[str, Any]) -> str:
+        """Returns what a dataset was converted from, and how, as far as that differs from this time."""
+        if marker["source"] != self._of["source"]:
+            return f"something else, or from {self._source.path} before it changed"
+        others = (f"{key} {value!r}" for key, value in marker.items() if value != self._of[key])
+        return f"{self._source.path} with {', '.join(others)}"
 
     def _marker(self, directory: str) -> Any:
         path = os.path.join(directory, dataset.STATE, _MARKER)
@@ -278,6 +344,18 @@ def _united(results: list[Result]) -> schema.Schema | None:
             continue
         found = result.schema if found is None else growing_schema.unite(found, result.schema)
     return found
+
+
+def _warn_of_leftovers(path: str) -> None:
+    """Warns where dead writers have left steps that are not converted."""
+    if found := leftovers.find(path):
+        warnings.warn(
+            f"{path}: processes that recorded there have died (sessions: {', '.join(found)}), and the last "
+            "of their steps are not published yet: they are not converted. Run `envlogger recover "
+            f"{path}`, which publishes them, before you convert it.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _digest(state: Any) -> str:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from typing import Any
 
 from envlogger import errors
@@ -21,6 +19,10 @@ class DatasetSource(sources.Source):
     """A dataset in RLDS form, in ArrayRecord or TFRecord shards, whoever wrote it.
 
     Its features are stored by the same bytes in either format, so none is decoded, and none changes.
+
+    The files that describe it are read when it is opened, and the shards later. Both fit together: a
+    writer that adds a feature does so in the shards before `features.json` says it, and shards with
+    more than that says are valid.
 
     Attributes:
       info: What its `dataset_info.json` says.
@@ -49,7 +51,10 @@ class DatasetSource(sources.Source):
                 f"{path}: got a dataset in {self.info.file_format} files, expected "
                 f"{' or '.join(shard_files.READERS)}. Convert it with `tfds convert_format` first."
             )
+        # In this order, which is that of a writer backwards.
         node = dataset_files.read_json(os.path.join(path, dataset_files.FEATURES))
+        self._features = node
+        self._files = self._read_files()
         features = node.get("featuresDict", {}).get("features", {})
         if schema.STEPS not in features:
             raise errors.DatasetError(
@@ -58,6 +63,11 @@ class DatasetSource(sources.Source):
             )
         self.is_ours = schema.RESTORE in features
         self.splits = sorted(self.info.shard_lengths)
+
+    @property
+    def num_episodes(self) -> int:
+        """How many episodes there are, in all splits."""
+        return sum(sum(lengths) for lengths in self.info.shard_lengths.values())
 
     def plan(self, max_episodes: int, num_workers: int) -> list[tasks.Task]:
         """Returns a task for each shard: the new one has the same episodes."""
@@ -81,8 +91,25 @@ class DatasetSource(sources.Source):
 
     def state(self) -> Any:
         """Returns its JSON files; that shards change is seen by `is_current`."""
-        with open(os.path.join(self.path, dataset_files.FEATURES), encoding="utf-8") as file:
-            return [self.description, json.load(file)]
+        return [self.description, self._features]
+
+    def change(self) -> sources.Change | None:
+        """Returns what has become of its JSON files."""
+        try:
+            now = DatasetSource(self.path)
+        except errors.DatasetError as error:
+            return sources.Change(str(error), is_growth=False)
+        if now.state() == self.state():
+            return None
+        before, after = self.info.shard_lengths, now.info.shard_lengths
+        is_growth = all(
+            after.get(split, [])[: len(lengths)] == lengths for split, lengths in before.items()
+        )
+        parts = zip(
+            (dataset_files.INFO, dataset_files.FEATURES), self.state(), now.state(), strict=True
+        )
+        what = " and ".join(name for name, one, other in parts if one != other)
+        return sources.Change(f"another {what}", is_growth)
 
     def describe(self, info: Info) -> dict[str, Any]:
         """Returns the `dataset_info.json` of a copy; what else this one's says, it says as well."""
@@ -97,13 +124,11 @@ class DatasetSource(sources.Source):
         return content
 
     def copy_files(self, directory: str, state: str) -> None:
-        """Copies the files beside the shards: features, metadata, names of labels, and the index."""
-        for name in sorted(os.listdir(self.path)):
-            path = os.path.join(self.path, name)
-            is_described = name.endswith((".json", ".txt")) and os.path.isfile(path)
-            if is_described and name != dataset_files.INFO:
-                shutil.copyfile(path, os.path.join(directory, name))
-                shards.sync_file(os.path.join(directory, name))
+        """Writes the files beside the shards: features, metadata, names of labels, and the index."""
+        for name, content in self._files.items():
+            with open(os.path.join(directory, name), "wb") as file:
+                file.write(content)
+            shards.sync_file(os.path.join(directory, name))
         for split in self.splits:
             counts = dataset.read_step_counts(self.path, self.info, split)
             if counts is not None:
@@ -111,6 +136,17 @@ class DatasetSource(sources.Source):
 
     def close(self) -> None:
         """Does nothing: no file stays open."""
+
+    def _read_files(self) -> dict[str, bytes]:
+        """Returns what is beside the shards, but for what a copy has another one of."""
+        found = {}
+        for name in sorted(os.listdir(self.path)):
+            path = os.path.join(self.path, name)
+            is_described = name.endswith((".json", ".txt")) and os.path.isfile(path)
+            if is_described and name != dataset_files.INFO:
+                with open(path, "rb") as file:
+                    found[name] = file.read()
+        return found
 
     def _path(self, task: tasks.Task) -> str:
         return os.path.join(self.path, self.info.shard_name(task.split, task.index))

@@ -77,6 +77,17 @@ class EpisodeEncoder:
         Raises:
           UnsupportedValueError: A value is of a type that no log or dataset can hold.
         """
+        built = self.fit(episode_id, steps, metadata, end)
+        return self._encoder.encode(built)
+
+    def fit(
+        self,
+        episode_id: str,
+        steps: Sequence[step_data.StepData],
+        metadata: Any = None,
+        end: End = End.RESET,
+    ) -> Episode:
+        """Does what `encode` does to the schema, which takes less time; returns what would be encoded."""
         if steps[-1].timestep.last():
             end = End.LAST
         step_types = np.array([int(step.timestep.step_type) for step in steps], np.uint8)
@@ -100,7 +111,7 @@ class EpisodeEncoder:
             for path in paths:
                 table.add_mask(path)
         self._follow_schema()
-        return self._encoder.encode(built)
+        return built
 
     def _follow_schema(self) -> None:
         """Makes the encoder anew where the schema has changed."""

@@ -47,7 +47,8 @@ def add_format(
     if file_format in source.info.formats:
         shutil.rmtree(path, ignore_errors=True)  # of a process that died at the very end
         return Report.of(directory, was_done=True)
-    if source.is_ours:
+    # Nobody writes to a dataset without ArrayRecord, so nothing can have been left half done.
+    if source.is_ours and dataset_files.FILE_FORMAT in source.info.formats:
         target = dataset.DatasetDirectory(directory)
         try:
             target.finish_publishing()  # what a writer that died had begun

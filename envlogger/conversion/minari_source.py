@@ -66,20 +66,22 @@ class MinariSource(sources.StepSource):
     """
 
     kind = "a Minari dataset"
+    _REPLACED = frozenset((_METADATA,))
 
     def __init__(self, path: str) -> None:
-        self.path = path
         try:
             from minari.dataset.minari_storage import MinariStorage
         except ImportError as error:
             raise errors.MissingExtraError("minari", "minari", "Converting it") from error
         directory = find(path)
         assert directory is not None, "whoever makes one has looked"
+        super().__init__(path, directory)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Gymnasium's, about environments that are old
                 self._storage = MinariStorage.read(directory)
                 self._facts = _plain(MinariStorage.read_raw_metadata(directory))
+                self._num_episodes = int(self._facts["total_episodes"])
         except ImportError as error:
             raise errors.MissingExtraError("minari", "minari", "Reading it") from error
         except Exception as error:
@@ -104,12 +106,7 @@ class MinariSource(sources.StepSource):
     @property
     def num_episodes(self) -> int:
         """How many episodes there are."""
-        return int(self._storage.total_episodes)
-
-    @functools.cached_property
-    def num_bytes(self) -> int:
-        """The size of its files."""
-        return sum(size for _, size, _ in sources.file_states(self.path))
+        return self._num_episodes
 
     def episode(self, index: int) -> tuple[Iterator[step_data.StepData], Any]:
         """Returns the steps of an episode, and its metadata."""
@@ -121,10 +118,6 @@ class MinariSource(sources.StepSource):
             raise errors.CorruptDatasetError(
                 f"{self.path}: Minari cannot read episode {index}: {error!r}."
             ) from error
-
-    def state(self) -> Any:
-        """Returns its files."""
-        return sources.file_states(self.path)
 
     def close(self) -> None:
         """Does nothing: Minari opens its files for each episode."""

@@ -9,7 +9,7 @@ from envlogger import errors
 from envlogger.conversion import dataset_source, minari_source, riegeli_source
 from envlogger.conversion.sources import Source
 from envlogger.riegeli import log
-from envlogger.tfds import dataset_files
+from envlogger.tfds import dataset, dataset_files, leftovers
 
 
 def is_source(path: str) -> bool:
@@ -32,10 +32,16 @@ def open_source(path: str) -> Source:
       MissingExtraError: A package is missing that reads it.
       CorruptDatasetError: It is damaged.
     """
+    has_info = os.path.exists(os.path.join(path, dataset_files.INFO))
+    if not has_info and (leftovers.find(path) or leftovers.find(dataset.staging_path(path))):
+        raise errors.DatasetError(
+            f"{path}: who recorded a dataset there has died before any of it was published. Run "
+            f"`envlogger recover {path}`, and then the same again."
+        )
     if not os.path.isdir(path):
         what = "it is a file" if os.path.exists(path) else "there is no such directory"
         raise errors.DatasetError(f"{path}: {what}. Pass {_KINDS}.")
-    if os.path.exists(os.path.join(path, dataset_files.INFO)):
+    if has_info:
         return dataset_source.DatasetSource(path)
     if log.is_log(path):
         return riegeli_source.RiegeliSource(path)

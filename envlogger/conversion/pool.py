@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does tasks: in this process, or in others.
 
-A worker is a process that reads tasks, a JSON line each, and answers in JSON lines. It ends as soon as
-nobody is there to give it tasks.
+A worker is a process that reads the source, pickled, in a line, and then tasks, a JSON line each. It
+answers in JSON lines, and ends as soon as nobody is there to give it tasks.
 """
 
 from __future__ import annotations
 
+import base64
 import collections
 import contextlib
 import dataclasses
 import json
 import os
+import pickle
 import queue
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from envlogger import errors
-from envlogger.conversion import opening, tasks
+from envlogger.conversion import tasks
 from envlogger.conversion.sources import Source
 from envlogger.conversion.tasks import Place, Result, Task
 from envlogger.tfds import schema
@@ -86,11 +88,12 @@ class _Workers:
     """Processes that do tasks."""
 
     def __init__(self, source: Source, place: Place, count: int) -> None:
-        job = {"path": source.path, "place": dataclasses.asdict(place)}
         arguments = [
             json.dumps([path for path in sys.path if isinstance(path, str)]),
-            json.dumps(job),
+            json.dumps(dataclasses.asdict(place)),
         ]
+        # Not its path: where the source has grown, its episodes may have other numbers by now.
+        pickled = base64.b64encode(pickle.dumps(source)).decode()
         self._answers: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         self._processes = [
             subprocess.Popen(
@@ -105,6 +108,7 @@ class _Workers:
         ]
         for number, process in enumerate(self._processes):
             threading.Thread(target=self._listen, args=(number, process), daemon=True).start()
+            self._write(number, pickled)
 
     def run(
         self,
@@ -145,13 +149,16 @@ class _Workers:
                 process.stdin.close()
 
     def _give(self, number: int, task: Task, of: schema.Schema) -> Task:
+        content = {"task": vars(task), "schema": tasks.schema_to_json(of)}
+        self._write(number, json.dumps(content))
+        return task
+
+    def _write(self, number: int, line: str) -> None:
         stream = self._processes[number].stdin
         assert stream is not None
         with contextlib.suppress(BrokenPipeError):  # its end is told by `_listen`
-            content = {"task": vars(task), "schema": tasks.schema_to_json(of)}
-            stream.write(json.dumps(content) + "\n")
+            stream.write(line + "\n")
             stream.flush()
-        return task
 
     def _listen(self, number: int, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -170,20 +177,18 @@ def _error(answer: Mapping[str, str]) -> Exception:
 # --- in the worker ---------------------------------------------------------------------------------
 
 
-def main(job: Mapping[str, Any]) -> None:
+def main(place: Mapping[str, Any]) -> None:
     """Does the tasks that come in, until there is nobody to give more."""
     warnings.simplefilter("ignore")  # whoever began the conversion has been warned
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_take_lines, args=(lines,), daemon=True).start()
-    place = Place(**job["place"])
     reporter = _Reporter()
-    source = None
+    source: Source = pickle.loads(base64.b64decode(lines.get()))
     while True:
         node = json.loads(lines.get())
         try:
-            source = source or opening.open_source(job["path"])
             of = tasks.schema_from_json(node["schema"])
-            result = source.run(Task(**node["task"]), of, place, reporter.add)
+            result = source.run(Task(**node["task"]), of, Place(**place), reporter.add)
             reporter.answer({"result": result.to_json()})
         except _ERRORS as error:
             kind = next(kind.__name__ for kind in _ERRORS if isinstance(error, kind))

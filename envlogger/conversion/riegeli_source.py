@@ -23,9 +23,10 @@ class RiegeliSource(sources.StepSource):
     """
 
     kind = "a log of EnvLogger 1.x"
+    _ENDING = ".riegeli"
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        super().__init__(path)
         self._reader = riegeli_backend_reader.RiegeliBackendReader(path)
 
     @property
@@ -38,21 +39,12 @@ class RiegeliSource(sources.StepSource):
         """How many episodes there are."""
         return len(self._ranges)
 
-    @functools.cached_property
-    def num_bytes(self) -> int:
-        """The size of its files."""
-        return sum(size for _, size, _ in sources.file_states(self.path))
-
     def episode(self, index: int) -> tuple[Iterator[step_data.StepData], Any]:
         """Returns the steps of an episode, and its metadata."""
         start, stop, number = self._ranges[index]
         if number is None:
             return map(self._reader.steps.__getitem__, range(start, stop)), None
         return iter(self._reader.episodes[number]), self._reader.episode_metadata()[number]
-
-    def state(self) -> Any:
-        """Returns its files."""
-        return sources.file_states(self.path)
 
     def close(self) -> None:
         """Closes the files."""

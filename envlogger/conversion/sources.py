@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from envlogger import step_data
 from envlogger.conversion import tasks
@@ -17,8 +19,23 @@ from envlogger.tfds.episode import End
 TASK_BYTES = 64 << 20
 
 
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """How a source differs from what it was when it was opened.
+
+    Attributes:
+      what: For people.
+      is_growth: Whether all that was there is there still, and something has come behind it.
+    """
+
+    what: str
+    is_growth: bool
+
+
 class Source(abc.ABC):
-    """A log or dataset. It may be opened by many processes at once.
+    """A log or dataset, as it was when it was opened: what comes behind that later is not in it.
+
+    It can be pickled, for processes that share the work: so all of them see the same.
 
     Attributes:
       kind: What it is, for people.
@@ -49,9 +66,18 @@ class Source(abc.ABC):
     def is_current(self, task: tasks.Task, result: tasks.Result) -> bool:
         """Whether the result of a task is what it would be now."""
 
+    @property
+    @abc.abstractmethod
+    def num_episodes(self) -> int:
+        """How many episodes there are."""
+
     @abc.abstractmethod
     def state(self) -> Any:
-        """Returns, as JSON, what changes when the source does."""
+        """Returns, as JSON, what it was like when it was opened: another where it has changed."""
+
+    @abc.abstractmethod
+    def change(self) -> Change | None:
+        """Returns how it has changed since it was opened, or None where it has not."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -59,22 +85,34 @@ class Source(abc.ABC):
 
 
 class StepSource(Source):
-    """A source of steps, which are encoded. Subclasses are made of a path alone."""
+    """A source of steps, which are encoded. Subclasses are made of a path alone.
+
+    Make it before the files are read: then whatever comes while they are is a change.
+
+    Args:
+      path: The directory it is in.
+      data: The one below which its files are, if that is another one.
+    """
+
+    # What the names of its files end in: others are none of its business, as a destination in there.
+    _ENDING: ClassVar[str] = ""
+    # Those that are replaced when episodes are added.
+    _REPLACED: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, path: str, data: str | None = None) -> None:
+        self.path = path
+        self._data = data or path
+        self._files = self._look()
 
     @property
     @abc.abstractmethod
     def metadata(self) -> Mapping[str, Any]:
         """The metadata of the dataset, with encoded `environment_specs`."""
 
-    @property
-    @abc.abstractmethod
-    def num_episodes(self) -> int:
-        """How many episodes there are."""
-
-    @property
-    @abc.abstractmethod
+    @functools.cached_property
     def num_bytes(self) -> int:
         """The size of its files."""
+        return sum(size for size, _ in self._files.values())
 
     @abc.abstractmethod
     def episode(self, index: int) -> tuple[Iterator[step_data.StepData], Any]:
@@ -105,15 +143,45 @@ class StepSource(Source):
         return tasks.encode(self, task, of, place, report)
 
     def is_current(self, task: tasks.Task, result: tasks.Result) -> bool:
-        """Whether the result is one of a task of steps; `state` sees the rest."""
+        """Whether the result is one of a task of steps; `change` sees the rest."""
         return result.schema is not None
 
+    def state(self) -> Any:
+        """Returns its files."""
+        return [[name, *state] for name, state in sorted(self._files.items())]
 
-def file_states(directory: str) -> list[Any]:
-    """Returns the files below a directory with their states, in order."""
-    found = []
-    for place, _, names in os.walk(directory):
-        for name in names:
-            path = os.path.join(place, name)
-            found.append([os.path.relpath(path, directory), *tasks.state_of(path)[1:]])
-    return sorted(found)
+    def change(self) -> Change | None:
+        """Returns what has become of its files."""
+        now = self._look()
+        changed = [
+            name
+            for name in sorted(self._files.keys() | now.keys())
+            if now.get(name) != self._files.get(name)
+        ]
+        growth, rest = [], []
+        for name in changed:
+            before, after = self._files.get(name), now.get(name)
+            if before is None:
+                growth.append(f"{name} is new")
+            elif after is None:
+                rest.append(f"{name} is gone")
+            elif after[0] > before[0]:
+                growth.append(f"{name} has grown from {before[0]} to {after[0]} bytes")
+            elif os.path.basename(name) not in self._REPLACED:
+                rest.append(f"{name} is another one")
+        if not changed:
+            return None
+        shown = [*rest, *growth] or changed
+        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+        return Change(", ".join(shown[:3]) + more, is_growth=not rest)
+
+    def _look(self) -> dict[str, tuple[int, int]]:
+        """Returns size and time of the files, by their paths."""
+        found = {}
+        for place, _, names in os.walk(self._data):
+            for name in names:
+                path = os.path.join(place, name)
+                # One that is gone by now is like one that was never there.
+                if name.endswith(self._ENDING) and (status := tasks.state_of(path)):
+                    found[os.path.relpath(path, self._data)] = (status[1], status[2])
+        return found

@@ -148,16 +148,18 @@ def encode(source: Episodes, task: Task, of: schema.Schema, place: Place, report
                 name = source.episode_id(index, place.session_id)
                 for number, (part, end) in enumerate(parts_of(steps, sealer.EPISODE_BYTES)):
                     end = end if end is End.SPLIT else source.end(index)
+                    part_name = f"{name}.{number}" if number else name
+                    if not is_whole:
+                        encoder.fit(part_name, part, metadata, end)
+                        continue
                     before = encoder.version
-                    record = encoder.encode(
-                        f"{name}.{number}" if number else name, part, metadata, end
-                    )
+                    record = encoder.encode(part_name, part, metadata, end)
                     if encoder.version != before and shards.num_records:
                         # Features have turned up, or changed, that the records before do not have.
                         # The rest is looked at for more of them, and then all is encoded again.
                         is_whole = False
                         shards.abandon()
-                    if is_whole:
+                    else:
                         shards.add(record, len(part))
                 if index >= reported:
                     reported += 1

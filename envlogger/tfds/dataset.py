@@ -187,12 +187,18 @@ class DatasetDirectory:
         if not os.path.exists(os.path.join(self.root, INFO)):
             return None
         contents = load(os.path.realpath(self.root))
-        restorable = contents.schema.episode.get((schema.RESTORE,))
-        if contents.info.file_format != dataset_files.FILE_FORMAT or restorable is None:
+        if (schema.RESTORE,) not in contents.schema.episode:
             raise errors.DatasetError(
                 f"{self.directory}: the dataset there was written by another tool (format "
                 f"{contents.info.file_format}), so nothing can be appended to it. "
                 "Use another data_directory."
+            )
+        if contents.info.file_format != dataset_files.FILE_FORMAT:
+            raise errors.DatasetError(
+                f"{self.directory}: the dataset there is in {contents.info.file_format} files alone, "
+                f"expected {dataset_files.FILE_FORMAT} files, which are what writers append to. Add "
+                f"them once, in place: `envlogger convert {self.directory}`; writers go on with both. "
+                "Or use another data_directory."
             )
         return contents
 

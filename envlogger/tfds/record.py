@@ -70,6 +70,9 @@ class Encoder:
         # made when such an episode comes for the second time; None where that cannot be.
         self._templates: dict[_Kind, template.Template | None] = {}
         self._seen: set[_Kind] = set()
+        # Masks and padding of the episodes' features: most of what a record has, where each episode has
+        # keys of its own.
+        self._constants: dict[tuple[str, bool], dict[str, example.RawFeature]] = {}
 
     def masks(self, episode: Episode) -> tuple[list[Path], list[Path]]:
         """Returns the paths of steps and of episodes that need a mask: there is padding."""
@@ -133,9 +136,15 @@ class Encoder:
                 text = episode.episode_id if is_id else _restore(episode)
                 raw[name] = example.bytes_feature([text.encode()])
                 continue
-            row = _episode_column(episode, feature)
-            for suffix, value in features.encode_column(feature, row, nested=False).items():
-                raw[name + suffix] = value
+            if is_given or feature.path == (schema.INVALID,):
+                raw.update(_encode_metadata(episode, feature, name))
+                continue
+            is_present = feature.path[0] == schema.PRESENT and feature.path[1:] in episode.metadata
+            constant = self._constants.get((name, is_present))
+            if constant is None:
+                constant = _encode_metadata(episode, feature, name)
+                self._constants[name, is_present] = constant
+            raw.update(constant)
         # Images come last: whoever reads a step of a compressed record need not decompress what is behind.
         return dict(
             sorted(raw.items(), key=lambda item: example.is_large(item[1].kind, item[1].size))
@@ -232,6 +241,14 @@ def _shift(
 def _end(column: Column | Chunks, index: int) -> Any:
     """Returns the first row of a column (0), or the last (-1)."""
     return column[index][index] if isinstance(column, Chunks) else column[index]
+
+
+def _encode_metadata(
+    episode: Episode, feature: Feature, name: str
+) -> dict[str, example.RawFeature]:
+    row = _episode_column(episode, feature)
+    encoded = features.encode_column(feature, row, nested=False)
+    return {name + suffix: value for suffix, value in encoded.items()}
 
 
 def _episode_column(episode: Episode, feature: Feature) -> Column:

@@ -39,7 +39,7 @@ from envlogger.tfds.features import Feature
 from envlogger.tfds.step_log import Layout
 from envlogger.tfds.structure import Structure
 
-_WRITER_LOCK = "writer"
+WRITER_LOCK = "writer"
 SEALER_LOCK = "sealer"
 _JOURNAL = "journal"
 _PROGRESS = "progress"
@@ -227,7 +227,7 @@ class Journal:
 
 
 class Lock:
-    """An exclusive lock that ends with the process that holds it; its forks don't have it.
+    """A lock that ends with the process that holds it; its forks don't have it.
 
     Args:
       directory: The session's directory.
@@ -236,16 +236,23 @@ class Lock:
 
     _taken: ClassVar[weakref.WeakSet[Lock]] = weakref.WeakSet()
 
-    def __init__(self, directory: str, name: str = _WRITER_LOCK) -> None:
+    def __init__(self, directory: str, name: str = WRITER_LOCK) -> None:
         self._path = os.path.join(directory, name)
         self._descriptor = -1
 
-    def acquire(self, *, wait: bool = True) -> bool:
-        """Takes the lock; returns whether that succeeded, which it does if it may wait."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        descriptor = os.open(self._path, flags, 0o666)
+    def acquire(self, *, wait: bool = True, is_shared: bool = False) -> bool:
+        """Takes the lock; returns whether that succeeded, which it does if it may wait.
+
+        Args:
+          wait: Whether it may.
+          is_shared: Whether to take it together with others who do so, and none who does not: as those
+            do who only look. Its file must be there, and may be read-only.
+        """
+        flags = os.O_RDONLY if is_shared else os.O_RDWR | os.O_CREAT
+        descriptor = os.open(self._path, flags | os.O_CLOEXEC, 0o666)
+        kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(descriptor)
             return False

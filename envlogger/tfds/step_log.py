@@ -331,11 +331,22 @@ class Segment:
 
 def open_segment(path: str, layouts: Mapping[int, Layout]) -> Segment | None:
     """Returns the segment in a file, or None if it holds no rows that may be unsealed."""
-    with open(path, "rb") as file:
-        words = np.frombuffer(file.read(_HEADER_BYTES).ljust(_HEADER_BYTES, b"\0"), "<i8")
+    words = _read_header(path)
     if words[_STATE] not in (_IN_USE, _DONE) or int(words[_LAYOUT]) not in layouts:
         return None
     return Segment(path, layouts[int(words[_LAYOUT])])
+
+
+def count_rows(path: str) -> int:
+    """Returns how many rows a session has up to those in a segment's file; 0 if all of it is sealed."""
+    words = _read_header(path)
+    is_unsealed = words[_STATE] in (_IN_USE, _DONE)
+    return int(words[_FIRST_ROW] + words[_COUNT]) if is_unsealed else 0
+
+
+def _read_header(path: str) -> npt.NDArray[np.int64]:
+    with open(path, "rb") as file:
+        return np.frombuffer(file.read(_HEADER_BYTES).ljust(_HEADER_BYTES, b"\0"), "<i8")
 
 
 def reserve(path: str, size: int) -> None:

@@ -202,6 +202,9 @@ class _Late(sources.StepSource):
     def state(self):
         return 1
 
+    def change(self):
+        return None
+
     def close(self):
         pass
 
@@ -220,6 +223,35 @@ def test_features_that_turn_up_late(per_task, tmp_path, monkeypatch):
     late = [step["present"]["late"] for step in episodes[6]["steps"]]
     assert late == [False, False]
     assert len(helpers.tf_episodes(target)) == 12
+
+
+class _Distinct(_Late):
+    """Each episode has a key of its own, and so has each step."""
+
+    num_episodes = 30
+
+    def episode(self, index):
+        data = [{f"step{index}_{t}": np.float32(t)} for t in range(2)]
+        steps = [
+            envlogger.StepData(helpers.first(), None, data[0]),
+            envlogger.StepData(helpers.last(), 1, data[1]),
+        ]
+        return iter(steps), {f"key{index}": index}
+
+
+@pytest.mark.parametrize("per_task", [4, 100])
+def test_many_keys(per_task, tmp_path, monkeypatch):
+    monkeypatch.setattr("envlogger.conversion.opening.open_source", _Distinct)
+    target = tmp_path / "distinct" / "1.0.0"
+    envlogger.convert("anything", target, max_episodes_per_file=per_task)
+    expected = [_Distinct().episode(index) for index in range(30)]
+    with envlogger.Reader(target) as reader:
+        assert_same([list(episode) for episode in reader.episodes], [list(e) for e, _ in expected])
+        assert_same(list(reader.episode_metadata()), [metadata for _, metadata in expected])
+    for index, episode in enumerate(helpers.data_source(target)):
+        present = [number for number in range(30) if episode["present"][f"key{number}"]]
+        assert (present, episode[f"key{index}"]) == ([index], index)
+        assert episode[f"key{(index + 1) % 30}"] == 0
 
 
 def test_doing_it_again_does_nothing(tmp_path):

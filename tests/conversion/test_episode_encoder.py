@@ -97,6 +97,18 @@ def test_parts_of_a_log_need_not_know_of_each_other(log):
     assert growing_schema.is_same(restored, of)
 
 
+@_examples(40)
+@given(log=st.composite(lambda draw: _Log(draw))())
+def test_fitting_finds_the_features_that_encoding_finds(log):
+    fitting, encoding = EpisodeEncoder(schema.Schema()), EpisodeEncoder(schema.Schema())
+    for number, (steps, metadata) in enumerate(log.episodes):
+        fitting.fit(f"session-{number}", steps, metadata)
+        record = encoding.encode(f"session-{number}", steps, metadata)
+        assert growing_schema.is_same(fitting.schema, encoding.schema)
+        assert fitting.version == encoding.version
+    assert fitting.encode(f"session-{number}", steps, metadata) == record
+
+
 def _feature(values, path=("custom_data",)):
     """Returns the feature that values of `step_fn`, one in each episode, come to have."""
     episodes = [([_step(custom_data=value)], None) for value in values]

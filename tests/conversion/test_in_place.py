@@ -108,6 +108,42 @@ def test_array_record_beside_tfrecord(workers, tmp_path):
     assert helpers.data_source(path)[0]["steps"] is not None
 
 
+def test_array_record_beside_tfrecord_of_a_log(tmp_path):
+    """What `convert --format tfrecord` made is appended to once ArrayRecord is there as well."""
+    path = tmp_path / "catch" / "1.0.0"
+    log = riegeli_samples.log("catch_default")
+    envlogger.convert(log, path, file_format="tfrecord", max_episodes_per_file=6)
+    before = helpers.read(path)
+    files = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+
+    with pytest.raises(errors.DatasetError) as raised:
+        helpers.logger(path, catch_env.Catch())
+
+    helpers.check_message(
+        raised, str(path), "tfrecord files alone", f"`envlogger convert {path}`", "another data_dir"
+    )
+    assert {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()} == files
+    report = envlogger.convert(path)
+    assert (report.num_episodes, report.formats) == (20, ("tfrecord", "array_record"))
+    assert _check_shards(path) == 4
+    assert_same(helpers.read(path), before)
+    with helpers.logger(path, catch_env.Catch()) as env:
+        timesteps = [env.reset(), *(env.step(1) for _ in range(9))]
+    assert _check_shards(path) == 5
+    expected = [*before, helpers.expected_steps(timesteps, [1] * 9)]
+    assert_same(riegeli_samples.sort_keys(helpers.read(path)), riegeli_samples.sort_keys(expected))
+
+
+def test_array_record_beside_tfrecord_of_an_own_dataset(tmp_path):
+    source, path = tmp_path / "catch" / "1.0.0", tmp_path / "copy" / "1.0.0"
+    _record(source)
+    envlogger.convert(source, path, file_format="tfrecord")
+    envlogger.convert(path, path)
+    _record(path, 2)
+    assert _check_shards(path) == 4
+    assert_same(helpers.read(path)[:5], helpers.read(source))
+
+
 def test_doing_it_again_does_nothing(tmp_path):
     path = tmp_path / "catch" / "1.0.0"
     _record(path)

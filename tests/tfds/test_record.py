@@ -147,6 +147,24 @@ def test_masks_say_what_is_there():
     assert _ints(data, "present/score") == [1]
 
 
+def test_an_encoder_gives_what_a_new_one_gives():
+    """It keeps what pads the metadata that an episode lacks: where keys are many, that is most of it."""
+    of = schema.Schema()
+    metadata = [{f"key{i}": value} for i, value in enumerate((1, "x", np.zeros(3), [True, 2.0]))]
+    episodes = [_episode(of, ROWS, metadata=item) for item in [*metadata, None, *metadata[::-1]]]
+    episodes.append(dataclasses.replace(episodes[0], end=End.KILLED))
+    for path in record.Encoder(of).masks(_episode(of, ROWS))[1]:
+        of.add_mask(path, to_episode=True)
+    encoder = record.Encoder(of)
+    for episode in episodes:
+        data = encoder.encode(episode)
+        assert data == record.encode(episode, of)
+        back = stored_episode.decode(data, of)
+        assert back.end is episode.end
+        for path in episodes[0].metadata | episodes[1].metadata:
+            assert _ints(data, f"present/{path[0]}") == [path in episode.metadata]
+
+
 def test_a_value_on_first_is_restored():
     of = schema.Schema()
     rows = [
