@@ -97,7 +97,7 @@ def test_parts_of_a_log_need_not_know_of_each_other(log):
     assert growing_schema.is_same(restored, of)
 
 
-@_examples(40)
+@repeatable.settings(40)
 @given(log=st.composite(lambda draw: _Log(draw))())
 def test_fitting_finds_the_features_that_encoding_finds(log):
     fitting, encoding = EpisodeEncoder(schema.Schema()), EpisodeEncoder(schema.Schema())
