@@ -76,7 +76,7 @@ def _sessions(log):
 
 
 def _read(path):
-    return riegeli_samples.sort_keys(helpers.read(path))
+    return helpers.sort_keys(helpers.read(path))
 
 
 def _refused(*parts, source, target, **options):

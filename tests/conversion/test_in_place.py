@@ -131,7 +131,7 @@ def test_array_record_beside_tfrecord_of_a_log(tmp_path):
         timesteps = [env.reset(), *(env.step(1) for _ in range(9))]
     assert _check_shards(path) == 5
     expected = [*before, helpers.expected_steps(timesteps, [1] * 9)]
-    assert_same(riegeli_samples.sort_keys(helpers.read(path)), riegeli_samples.sort_keys(expected))
+    assert_same(helpers.sort_keys(helpers.read(path)), helpers.sort_keys(expected))
 
 
 def test_array_record_beside_tfrecord_of_an_own_dataset(tmp_path):
