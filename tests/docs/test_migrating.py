@@ -16,6 +16,7 @@ import riegeli_samples
 import test_readme
 
 import envlogger
+from envlogger.testing import catch_env
 from envlogger.testing.comparison import assert_same
 
 _DOCUMENT = test_readme.ROOT / "docs" / "migrating.md"
@@ -108,6 +109,14 @@ def test_logs_of_riegeli(place):
         # EnvLogger 1.x kept keys in any order.
         steps = [helpers.sort_keys(list(reader.steps)) for reader in (new, old)]
         assert_same(*steps)
+
+
+@pytest.mark.parametrize("name", ["writer_options", "flush_scheduler"])
+def test_arguments_that_are_gone(name, tmp_path):
+    assert f"`{name}`" in _DOCUMENT.read_text()
+    with pytest.raises(TypeError, match=name):
+        envlogger.EnvLogger(catch_env.Catch(), data_directory=tmp_path, **{name: None})
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_backend_of_tfds(place):
