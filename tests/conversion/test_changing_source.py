@@ -243,10 +243,7 @@ def _record(path, num_episodes, **options):
     with helpers.logger(
         path, catch_env.Catch(rows=5, columns=3), max_episodes_per_file=2, **options
     ) as env:
-        for _ in range(num_episodes):
-            timestep = env.reset()
-            while not timestep.last():
-                timestep = env.step(1)
+        helpers.play_whole(env, num_episodes)
 
 
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])

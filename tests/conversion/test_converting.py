@@ -209,15 +209,20 @@ class _Late(sources.StepSource):
         pass
 
 
-@pytest.mark.parametrize("per_task", [1, 5, 100])
-def test_features_that_turn_up_late(per_task, tmp_path, monkeypatch):
-    monkeypatch.setattr("envlogger.conversion.opening.open_source", _Late)
-    target = tmp_path / "late" / "1.0.0"
+def _convert_all_of(kind, target, per_task, monkeypatch):
+    """Converts a source of a kind; fails unless all of its episodes come back."""
+    monkeypatch.setattr("envlogger.conversion.opening.open_source", kind)
     envlogger.convert("anything", target, max_episodes_per_file=per_task)
-    expected = [_Late().episode(index) for index in range(12)]
+    expected = [kind().episode(index) for index in range(kind.num_episodes)]
     with envlogger.Reader(target) as reader:
         assert_same([list(episode) for episode in reader.episodes], [list(e) for e, _ in expected])
         assert_same(list(reader.episode_metadata()), [metadata for _, metadata in expected])
+
+
+@pytest.mark.parametrize("per_task", [1, 5, 100])
+def test_features_that_turn_up_late(per_task, tmp_path, monkeypatch):
+    target = tmp_path / "late" / "1.0.0"
+    _convert_all_of(_Late, target, per_task, monkeypatch)
     episodes = list(helpers.data_source(target))
     assert [bool(episode["present"]["success"]) for episode in episodes] == [False] * 11 + [True]
     late = [step["present"]["late"] for step in episodes[6]["steps"]]
@@ -241,13 +246,8 @@ class _Distinct(_Late):
 
 @pytest.mark.parametrize("per_task", [4, 100])
 def test_many_keys(per_task, tmp_path, monkeypatch):
-    monkeypatch.setattr("envlogger.conversion.opening.open_source", _Distinct)
     target = tmp_path / "distinct" / "1.0.0"
-    envlogger.convert("anything", target, max_episodes_per_file=per_task)
-    expected = [_Distinct().episode(index) for index in range(30)]
-    with envlogger.Reader(target) as reader:
-        assert_same([list(episode) for episode in reader.episodes], [list(e) for e, _ in expected])
-        assert_same(list(reader.episode_metadata()), [metadata for _, metadata in expected])
+    _convert_all_of(_Distinct, target, per_task, monkeypatch)
     for index, episode in enumerate(helpers.data_source(target)):
         present = [number for number in range(30) if episode["present"][f"key{number}"]]
         assert (present, episode[f"key{index}"]) == ([index], index)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import helpers
+import processes
 import pytest
+import snapshots
 
 import envlogger
 from envlogger import errors
@@ -33,21 +33,12 @@ os.kill(os.getpid(), {int(signal.SIGKILL)})
 
 
 def _record_and_die(path):
-    command = [sys.executable, "-c", _KILLED, str(path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == -signal.SIGKILL, result.stderr
+    processes.python(_KILLED, path, status=-signal.SIGKILL)
 
 
 def _record(path, num_episodes=5):
     with helpers.logger(path, catch_env.Catch()) as env:
-        for _ in range(num_episodes):
-            timestep = env.reset()
-            while not timestep.last():
-                timestep = env.step(1)
-
-
-def _tree(path):
-    return {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+        helpers.play_whole(env, num_episodes)
 
 
 @pytest.fixture
@@ -60,12 +51,12 @@ def source(tmp_path):
 
 
 def test_a_copy_lacks_them_and_a_warning_says_so(source, tmp_path):
-    before = _tree(source)
+    before = snapshots.stamps(source)
     (name,) = os.listdir(source / ".envlogger" / "sessions")
     with pytest.warns(UserWarning, match=f"{name}.*`envlogger recover {source}`"):
         report = envlogger.convert(source, tmp_path / "copy")
     assert report.num_episodes == 5
-    assert _tree(source) == before  # it was only looked at
+    assert snapshots.stamps(source) == before  # it was only looked at
     recovery.recover(source)
     assert envlogger.convert(source, tmp_path / "whole").num_episodes == 10  # without a warning
 
