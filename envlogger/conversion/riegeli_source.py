@@ -11,6 +11,9 @@ from envlogger import step_data
 from envlogger.backends import riegeli_backend_reader
 from envlogger.conversion import sources
 
+# Who converts a log wants all of it, and knows where it comes from: four times what a reader takes.
+_MAX_CHUNK_BYTES = 1 << 30
+
 
 class RiegeliSource(sources.StepSource):
     """A log that EnvLogger 1.x wrote.
@@ -27,7 +30,9 @@ class RiegeliSource(sources.StepSource):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._reader = riegeli_backend_reader.RiegeliBackendReader(path)
+        self._reader = riegeli_backend_reader.RiegeliBackendReader(
+            path, max_chunk_bytes=_MAX_CHUNK_BYTES
+        )
 
     @property
     def metadata(self) -> Mapping[str, Any]:

@@ -20,7 +20,8 @@ import snapshots
 
 import envlogger
 from envlogger import errors
-from envlogger.conversion import sources
+from envlogger.conversion import riegeli_source, sources
+from envlogger.riegeli import chunks
 from envlogger.testing import catch_env
 from envlogger.testing.comparison import assert_same
 from envlogger.tfds import dataset
@@ -367,3 +368,11 @@ def test_a_full_disk(openx, file_format, tmp_path):
     assert not target.exists()
     envlogger.convert(openx, target, file_format=file_format)
     _assert_same_content(target, openx)
+
+
+def test_a_chunk_may_be_larger_than_readers_take_by_themselves(tmp_path, monkeypatch):
+    log = riegeli_samples.log("catch_default")
+    assert riegeli_source._MAX_CHUNK_BYTES > chunks.MAX_CHUNK_BYTES
+    monkeypatch.setattr(riegeli_source, "_MAX_CHUNK_BYTES", 1)
+    with pytest.raises(errors.CorruptDatasetError, match="max_chunk_bytes"):
+        envlogger.convert(log, tmp_path / "copy" / "1.0.0")
