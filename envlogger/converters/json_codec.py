@@ -93,7 +93,7 @@ def _encode(value: Any, path: _Path) -> Any:
     if kind is complex:
         return {"__complex__": [_encode(part, path) for part in (value.real, value.imag)]}
     if kind is str:
-        return value if _is_unicode(value) else {"__str__": _to_base64(_surrogates_to_bytes(value))}
+        return value if is_unicode(value) else {"__str__": _to_base64(_surrogates_to_bytes(value))}
     if kind is bytes:
         return {"__bytes__": _to_base64(value)}
     if kind is list:
@@ -141,7 +141,7 @@ def _decode(obj: Any, path: _Path) -> Any:
 
 
 def _encode_dict(value: Mapping[Any, Any], path: _Path) -> Any:
-    plain = all(type(key) is str and _is_unicode(key) for key in value) and _tag(value) is None
+    plain = all(type(key) is str and is_unicode(key) for key in value) and _tag(value) is None
     if plain:
         return {key: _encode(item, (*path, key)) for key, item in value.items()}
     pairs = [
@@ -235,7 +235,7 @@ def _plain_values(array: np.ndarray[Any, Any]) -> list[Any] | None:
         values: list[Any] = array.reshape(-1).tolist()
     except ValueError:  # A code point beyond Unicode.
         return None
-    if dtype.kind == "U" and not all(map(_is_unicode, values)):
+    if dtype.kind == "U" and not all(map(is_unicode, values)):
         return None
     return values if np.array(values, dtype=dtype).tobytes() == array.tobytes() else None
 
@@ -260,7 +260,8 @@ def _float_of_name(name: str) -> float:
     return float(name)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text has an encoding in UTF-8: lone surrogates have none."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from envlogger import errors
+from envlogger.tfds import structure
 from envlogger.tfds.features import STRING, Encoding, Feature, Shape, dtype_name
 from envlogger.tfds.structure import Path
 
@@ -18,13 +19,7 @@ _TFDS = "tensorflow_datasets.core.features."
 
 def to_json(features: Mapping[Path, Feature], description: str = "") -> dict[str, Any]:
     """Returns features, by path, as the FeaturesDict that `features.json` holds."""
-    tree: dict[str, Any] = {}
-    for path, feature in features.items():
-        node = tree
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = feature
-    return _dict_to_json(tree, description)
+    return _dict_to_json(structure.nest(features), description)
 
 
 def _dict_to_json(tree: Mapping[str, Any], description: str = "") -> dict[str, Any]:

@@ -330,7 +330,7 @@ def check_key(key: Any, path: Path) -> str | int:
     Raises:
       NameConflictError: It is neither an int nor a str that can be a name.
     """
-    if isinstance(key, str) and key and _is_unicode(key):
+    if isinstance(key, str) and key and json_codec.is_unicode(key):
         return str.__str__(key)  # str() of an enum would give the name of the member
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         return int(key)
@@ -338,14 +338,6 @@ def check_key(key: Any, path: Path) -> str | int:
         f"{errors.format_path(path)}: got the key {key!r}, expected a str that is not empty and "
         "without lone surrogates, or an int. Rename it."
     )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def nest(leaves: Mapping[Path, Any]) -> dict[str, Any]:
