@@ -26,6 +26,9 @@ from envlogger.riegeli.records_file import RecordsFile
 
 SUFFIX = ".repaired"
 
+# What a repair that was killed leaves.
+_TEMPORARY_SUFFIX = ".repairing"
+
 _CODECS = {
     compression.NONE: "uncompressed",
     compression.BROTLI: "brotli",
@@ -59,14 +62,42 @@ def find_unfinished(directory: str | os.PathLike[str]) -> list[Path]:
     """Returns the unfinished ArrayRecord files in a directory and below, in order.
 
     Files without bytes hold nothing to save. Those called `*.riegeli` end without an index as they
-    should, and those called `*.repaired` were made here.
+    should, and those called `*.repaired` or `*.repairing` were made here.
     """
+    others = (".riegeli", SUFFIX, _TEMPORARY_SUFFIX)
     return sorted(
         path
         for folder, _, names in os.walk(directory)
         for path in (Path(folder, name) for name in names)
-        if path.suffix not in (".riegeli", SUFFIX) and path.is_file() and _is_unfinished(path)
+        if path.suffix not in others and path.is_file() and _is_unfinished(path)
     )
+
+
+def is_repaired(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> bool:
+    """Returns whether a file is what `repair` would write: all that is whole in the source, finished.
+
+    Of most chunks only the headers are looked at, and little data is read.
+
+    Args:
+      source: The unfinished file.
+      target: The file that may be there.
+
+    Raises:
+      CorruptDatasetError: The source is no such file.
+      OSError: One of them cannot be read.
+    """
+    if not Path(target).exists():
+        return False
+    with RecordsFile(source) as file:
+        try:
+            made = RecordsFile(target)
+        except errors.CorruptDatasetError:
+            return False
+        with made:
+            # Where chunks are alike, only their data says which of them is damaged.
+            return _is_finished(made) and (
+                _holds(made, file, verify=False) or _holds(made, file, verify=True)
+            )
 
 
 def repair(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Repair:
@@ -79,7 +110,7 @@ def repair(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Re
       target: The file to write. It gets its name once it is complete.
 
     Raises:
-      DatasetError: The source is complete, or the target exists.
+      DatasetError: The source is complete, or the target exists, by whomever it is.
       CorruptDatasetError: The source is no such file.
       MissingExtraError: Its last chunk is compressed, and the package for that is not installed.
       OSError: One of them cannot be read or written.
@@ -87,12 +118,13 @@ def repair(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Re
     source, target = Path(source), Path(target)
     if target.exists():
         raise errors.DatasetError(
-            f"{target}: exists already. Move it away, or name another target."
+            f"{target}: exists already, and is never overwritten. If it is of another file, or {source} "
+            "has changed since, move it away; or name another target."
         )
     with RecordsFile(source, verify=True) as file:
         if _is_finished(file):
             raise errors.DatasetError(f"{source}: is complete, there is nothing to repair.")
-        temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+        temporary = target.with_name(f"{target.name}.{os.getpid()}{_TEMPORARY_SUFFIX}")
         try:
             with temporary.open("xb") as out:
                 num_records, lost_bytes = _copy(file, out)
@@ -146,6 +178,36 @@ def _copy(file: RecordsFile, out: BinaryIO) -> tuple[int, int]:
         entries.append(Entry(begin, chunk.decoded_size, chunk.num_records))
     _finish(writer, entries, options)
     return sum(entry.num_records for entry in entries), file.size - kept
+
+
+def _holds(made: RecordsFile, file: RecordsFile, *, verify: bool) -> bool:
+    """Returns whether a repaired file has the whole chunks of another one, and nothing else.
+
+    Args:
+      made: The repaired file.
+      file: The other one.
+      verify: Whether to check the data of all chunks of `file`; else of those that `made` lacks.
+    """
+    saved = map(_content, _data_headers(made))
+    wanted = next(saved, None)
+    for chunk in _data_headers(file):
+        is_wanted = _content(chunk) == wanted
+        if (is_wanted and not verify) or _read_whole(file, chunk) is not None:
+            if not is_wanted:
+                return False
+            wanted = next(saved, None)
+    return wanted is None
+
+
+def _content(chunk: chunks.Chunk) -> tuple[int, ...]:
+    return chunk.type, chunk.num_records, chunk.decoded_size, chunk.data_size, chunk.data_hash
+
+
+def _data_headers(file: RecordsFile) -> Iterator[chunks.Chunk]:
+    """Yields the chunks of data, the damaged ones as well."""
+    for chunk in _headers(file, 0, _end_of_data(file)):
+        if chunk.num_records:
+            yield chunk
 
 
 def _check_group(file: RecordsFile, chunk: chunks.Chunk, before: Sequence[Entry]) -> None:
