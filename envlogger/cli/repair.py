@@ -18,7 +18,8 @@ def add_parser(subparsers: Any) -> None:
         "repair",
         help="save the records of ArrayRecord files whose writer died",
         description="An ArrayRecord file whose writer died reads as empty, without an error. This "
-        "writes its whole records to a finished file, and never changes the original.",
+        "writes its whole records to a finished file. It changes neither the original nor a file that is "
+        "there already.",
     )
     parser.add_argument(
         "path",
@@ -38,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.path
     if not path.is_dir():
-        print(array_record.repair(path, arguments.output or _beside(path)))
+        print(_repair(path, arguments.output or _beside(path)))
         return 0
     code = 0
     found = array_record.find_unfinished(path)
@@ -48,13 +49,20 @@ def _run(arguments: argparse.Namespace) -> int:
             target = arguments.output / source.relative_to(path)
             target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            print(array_record.repair(source, target))
+            print(_repair(source, target))
         except (errors.EnvLoggerError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             code = 1
     if not found:
         print("Nothing to repair.")
     return code
+
+
+def _repair(source: Path, target: Path) -> str:
+    """Repairs a file, once; returns what to say of it."""
+    if array_record.is_repaired(source, target):
+        return f"{source}: was repaired before; what was saved is in {target}"
+    return str(array_record.repair(source, target))
 
 
 def _beside(path: Path) -> Path:

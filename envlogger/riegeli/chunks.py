@@ -149,7 +149,7 @@ class ChunkFile:
                     return self._check_has(chunk, position)
                 begin = chunk.end
             if begin // BLOCK_SIZE < position // BLOCK_SIZE:
-                begin = max(begin, self._begin_before(position))
+                begin = max(begin, self.begin_before(position))
             for chunk in self.scan(begin):
                 bisect.insort(self._known, chunk, key=_begin)
                 if position < chunk.end:
@@ -164,6 +164,16 @@ class ChunkFile:
                 previous, following = header
                 return block if previous == 0 else block + following
         return self.size
+
+    def begin_before(self, position: int) -> int:
+        """Returns where a chunk begins, at or before `position` and near it; 0 if nothing says."""
+        block = position // BLOCK_SIZE * BLOCK_SIZE
+        while block > 0:
+            header = self._read_block_header(block)
+            if header and header[0] <= block:
+                return block - header[0]
+            block -= BLOCK_SIZE
+        return 0
 
     def read_header(self, begin: int) -> Chunk:
         """Returns the header of the chunk that begins at a position.
@@ -230,16 +240,6 @@ class ChunkFile:
         if position < chunk.begin + chunk.num_records:
             return chunk
         raise self.corrupt(position, "expected a record here, got none")
-
-    def _begin_before(self, position: int) -> int:
-        """Returns where a chunk begins, at or before `position` and near it."""
-        block = position // BLOCK_SIZE * BLOCK_SIZE
-        while block > 0:
-            header = self._read_block_header(block)
-            if header and header[0] <= block:
-                return block - header[0]
-            block -= BLOCK_SIZE
-        return 0
 
     def _read_block_header(self, block: int) -> tuple[int, int] | None:
         """Returns the distances to the chunk's begin and its end; None if the header is damaged."""

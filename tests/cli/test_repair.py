@@ -76,6 +76,8 @@ def test_a_file_that_a_killed_writer_left(tmp_path, capsys):
     assert _read(target)[0] == samples.records_of(path)
 
 
+_PROGRAM = "from envlogger.cli import main; raise SystemExit(main.main())"
+
 _KILLED = """
     import os, signal, sys
     from array_record.python import array_record_module
@@ -131,11 +133,106 @@ def test_a_directory_is_searched(tmp_path, capsys):
     for name in names:
         assert _read(tmp_path / "data" / f"{name}.repaired")[0] == _records(100)[: _count(said[0])]
 
-    # A second time, they are there already; elsewhere they can be written.
-    assert main.main(["repair", str(tmp_path / "data")]) == 1
-    assert capsys.readouterr().err.count("exists already") == 2
+    # Elsewhere they can be written, too.
     assert main.main(["repair", str(tmp_path / "data"), "--output", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / names[1]).is_file()
+
+
+def _torn(path, count=100):
+    _write(path, _records(count), "group_size:1")
+    os.truncate(path, 10_000)
+
+
+def _versions(directory):
+    stats = {path: path.stat() for path in directory.rglob("*") if path.is_file()}
+    return {path: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
+
+
+def test_a_second_time_the_repaired_files_are_there_already(tmp_path, capsys):
+    names = ["a.array_record", "b.array_record"]
+    for name in names:
+        _torn(tmp_path / name)
+    for target in ([], ["--output", str(tmp_path / "out")]):
+        command = ["repair", str(tmp_path), *target]
+        assert main.main(command) == 0
+        made = _versions(tmp_path)
+        assert capsys.readouterr().out.count("records saved in") == 2
+
+        assert main.main(command) == 0
+        output = capsys.readouterr()
+        assert output.out.count("was repaired before") == 2
+        assert output.err == ""
+        assert _versions(tmp_path) == made
+
+        # One that is new is saved.
+        _torn(tmp_path / "c.array_record")
+        assert main.main(command) == 0
+        output = capsys.readouterr().out
+        assert output.count("was repaired before") == 2
+        assert output.count("records saved in") == 1
+        (tmp_path / "c.array_record").unlink()
+    for name in names:
+        assert main.main(["repair", str(tmp_path / name)]) == 0
+        assert f"in {tmp_path / name}.repaired\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "case", ["changed since", "of another file", "something else", "unfinished"]
+)
+def test_what_is_there_already_is_never_overwritten(tmp_path, capsys, case):
+    source, target = tmp_path / "a.array_record", tmp_path / "a.array_record.repaired"
+    _torn(source)
+    _torn(tmp_path / "b.array_record")
+    if case == "changed since":
+        assert main.main(["repair", str(source)]) == 0
+        _write(source, _records(100), "group_size:1")
+        os.truncate(source, 12_000)
+    elif case == "of another file":
+        _write(target, _records(3), "group_size:1")
+    elif case == "something else":
+        target.write_text("mine")
+    else:
+        _torn(target)
+    there = target.read_bytes()
+    for other in ("records saved in", "was repaired before"):
+        assert main.main(["repair", str(tmp_path)]) == 1
+        output = capsys.readouterr()
+        assert output.err.startswith(f"error: {target}: exists already")
+        assert other in output.out
+        assert target.read_bytes() == there
+    assert main.main(["repair", str(source)]) == 1
+    assert target.read_bytes() == there
+
+
+@pytest.mark.parametrize("size", [0, 50])
+def test_damaged_chunks_are_not_missed_in_what_was_repaired_before(tmp_path, capsys, size):
+    path = tmp_path / "x.array_record"
+    _write(path, [b"alike" * size] * 20, "group_size:2")
+    raw = bytearray(path.read_bytes())
+    with records_file.RecordsFile(path) as file:
+        chunks = list(file.scan())
+    raw[chunks[3].begin + 41] ^= 1
+    path.write_bytes(raw[:-1])
+    for said in ("18 records saved", "was repaired before"):
+        assert main.main(["repair", str(path)]) == 0
+        assert said in capsys.readouterr().out
+
+
+def test_what_a_killed_repair_left_is_no_file_to_repair(tmp_path, capsys):
+    path = tmp_path / "x.array_record"
+    _write(path, _records(1200, 3000), "group_size:1")
+    os.truncate(path, path.stat().st_size - 1)
+    with subprocess.Popen([sys.executable, "-c", _PROGRAM, "repair", str(path)]) as process:
+        while len(os.listdir(tmp_path)) == 1:
+            assert process.poll() is None
+        left = next(other for other in tmp_path.iterdir() if other != path)
+        while left.stat().st_size < 100_000:
+            assert process.poll() is None
+        process.kill()
+    assert left.stat().st_size
+    assert main.main(["repair", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    assert len(_read(tmp_path / "x.array_record.repaired")[0]) == 1200
 
 
 def _count(line):
