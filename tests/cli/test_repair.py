@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 
 import array_record_library
 import damage
@@ -139,7 +141,7 @@ def test_a_directory_is_searched(tmp_path, capsys):
 
 
 def _torn(path, count=100):
-    _write(path, _records(count), "group_size:1")
+    array_record_library.write(path, _records(count), "group_size:1")
     os.truncate(path, 10_000)
 
 
@@ -185,10 +187,10 @@ def test_what_is_there_already_is_never_overwritten(tmp_path, capsys, case):
     _torn(tmp_path / "b.array_record")
     if case == "changed since":
         assert main.main(["repair", str(source)]) == 0
-        _write(source, _records(100), "group_size:1")
+        array_record_library.write(source, _records(100), "group_size:1")
         os.truncate(source, 12_000)
     elif case == "of another file":
-        _write(target, _records(3), "group_size:1")
+        array_record_library.write(target, _records(3), "group_size:1")
     elif case == "something else":
         target.write_text("mine")
     else:
@@ -207,7 +209,7 @@ def test_what_is_there_already_is_never_overwritten(tmp_path, capsys, case):
 @pytest.mark.parametrize("size", [0, 50])
 def test_damaged_chunks_are_not_missed_in_what_was_repaired_before(tmp_path, capsys, size):
     path = tmp_path / "x.array_record"
-    _write(path, [b"alike" * size] * 20, "group_size:2")
+    array_record_library.write(path, [b"alike" * size] * 20, "group_size:2")
     raw = bytearray(path.read_bytes())
     with records_file.RecordsFile(path) as file:
         chunks = list(file.scan())
@@ -220,7 +222,7 @@ def test_damaged_chunks_are_not_missed_in_what_was_repaired_before(tmp_path, cap
 
 def test_what_a_killed_repair_left_is_no_file_to_repair(tmp_path, capsys):
     path = tmp_path / "x.array_record"
-    _write(path, _records(1200, 3000), "group_size:1")
+    array_record_library.write(path, _records(1200, 3000), "group_size:1")
     os.truncate(path, path.stat().st_size - 1)
     with subprocess.Popen([sys.executable, "-c", _PROGRAM, "repair", str(path)]) as process:
         while len(os.listdir(tmp_path)) == 1:
