@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from envlogger import errors
+from envlogger import errors, progress_bar
 from envlogger.riegeli import array_record
 
 
@@ -38,31 +39,34 @@ def add_parser(subparsers: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.path
-    if not path.is_dir():
-        print(_repair(path, arguments.output or _beside(path)))
+    targets = {path: arguments.output or _beside(path)}
+    if path.is_dir():
+        targets = {source: _beside(source) for source in array_record.find_unfinished(path)}
+        if arguments.output:
+            targets = {source: arguments.output / source.relative_to(path) for source in targets}
+    if not targets:
+        print("Nothing to repair.")
         return 0
     code = 0
-    found = array_record.find_unfinished(path)
-    for source in found:
-        target = _beside(source)
-        if arguments.output:
-            target = arguments.output / source.relative_to(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            print(_repair(source, target))
-        except (errors.EnvLoggerError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            code = 1
-    if not found:
-        print("Nothing to repair.")
+    size = sum(source.stat().st_size for source, target in targets.items() if not target.exists())
+    is_shown = None if size else False
+    with progress_bar.show(size, "B", is_shown, unit_scale=True) as bar:
+        for source, target in targets.items():
+            try:
+                if path.is_dir():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                bar.write(_repair(source, target, bar.update))
+            except (errors.EnvLoggerError, OSError) as error:
+                bar.write(f"error: {error}", file=sys.stderr)
+                code = 1
     return code
 
 
-def _repair(source: Path, target: Path) -> str:
+def _repair(source: Path, target: Path, advance: Callable[[int], object]) -> str:
     """Repairs a file, once; returns what to say of it."""
     if array_record.is_repaired(source, target):
         return f"{source}: was repaired before; what was saved is in {target}"
-    return str(array_record.repair(source, target))
+    return str(array_record.repair(source, target, advance))
 
 
 def _beside(path: Path) -> Path:

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
-import tqdm
-
-from envlogger import closing
+from envlogger import closing, progress_bar
 from envlogger.conversion.tasks import Task
 
 
@@ -24,15 +21,8 @@ class Progress(closing.Closing):
 
     def __init__(self, tasks: Sequence[Task], todo: Sequence[Task], is_shown: bool | None) -> None:
         total = _count(tasks)
-        # tqdm would believe a terminal that says it has no columns and no lines.
-        columns, lines = shutil.get_terminal_size()
-        self._bar: Any = tqdm.tqdm(
-            total=total,
-            initial=total - _count(todo),
-            unit=" episodes",
-            ncols=columns,
-            nrows=lines,
-            disable=None if is_shown is None else not is_shown,
+        self._bar: Any = progress_bar.show(
+            total, " episodes", is_shown, initial=total - _count(todo)
         )
 
     def add(self, count: int) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -106,7 +106,11 @@ def is_repaired(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
             )
 
 
-def repair(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Repair:
+def repair(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    advance: Callable[[int], object] = lambda size: None,
+) -> Repair:
     """Writes the whole records of an unfinished ArrayRecord file to another one, and finishes that.
 
     The chunks are copied as they are, after their hashes were checked.
@@ -114,6 +118,7 @@ def repair(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Re
     Args:
       source: The unfinished file. It is not changed.
       target: The file to write. It gets its name once it is complete.
+      advance: Is called with how many more bytes of the source have been dealt with.
 
     Raises:
       DatasetError: The source is complete, or the target exists, by whomever it is.
@@ -133,7 +138,7 @@ def repair(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Re
         temporary = target.with_name(f"{target.name}.{os.getpid()}{_TEMPORARY_SUFFIX}")
         try:
             with temporary.open("xb") as out:
-                num_records, lost_bytes = _copy(file, out)
+                num_records, lost_bytes = _copy(file, out, advance)
                 out.flush()
                 os.fsync(out.fileno())
             os.link(temporary, target)  # other than a rename, this never replaces a file
@@ -150,14 +155,16 @@ def _is_unfinished(path: Path) -> bool:
         return False  # not a Riegeli file
 
 
-def _copy(file: RecordsFile, out: BinaryIO) -> tuple[int, int]:
+def _copy(file: RecordsFile, out: BinaryIO, advance: Callable[[int], object]) -> tuple[int, int]:
     """Copies whole chunks and finishes; returns the number of records and of bytes that are lost."""
     writer = chunk_writer.ChunkWriter(out)
     entries: list[Entry] = []
-    kept = 0
+    kept = done = 0
     options = "group_size:1"
     end = array_record_chunks.end_of_data(file)
     for chunk in array_record_chunks.headers(file, 0, file.size):
+        advance(chunk.begin - done)
+        done = chunk.begin
         # Padding holds nothing: its hash is not worth the time.
         data = array_record_chunks.read_whole(file, chunk) if chunk.num_records else memoryview(b"")
         if data is None:
@@ -173,6 +180,7 @@ def _copy(file: RecordsFile, out: BinaryIO) -> tuple[int, int]:
         )
         entries.append(Entry(begin, chunk.decoded_size, chunk.num_records))
     _finish(writer, entries, options)
+    advance(file.size - done)
     return sum(entry.num_records for entry in entries), file.size - kept
 
 

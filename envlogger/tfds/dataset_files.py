@@ -243,14 +243,17 @@ def not_a_dataset(directory: str) -> errors.DatasetError:
     """Returns the error for a directory without `INFO`, which says where there is what may be meant."""
     from envlogger.riegeli import log  # here: who records has no use for it
 
+    advice = "Pass the directory that a run was logged into, such as data/catch/1.0.0."
     if not os.path.isdir(directory):
-        return errors.DatasetError(f"{directory}: there is no such directory, and so no {INFO}.")
+        return errors.DatasetError(
+            f"{directory}: there is no such directory, and so no {INFO}. {advice}"
+        )
     near = [os.path.dirname(os.path.abspath(directory))]
     for pattern in ("*", "*/*"):
         near += sorted(glob.glob(os.path.join(glob.escape(directory), pattern)))
     found = [path for path in near if os.path.exists(os.path.join(path, INFO)) or log.is_log(path)]
-    instead = f"Did you mean {' or '.join(found[:3])}?" if found else ""
+    if found:
+        advice = f"Did you mean {' or '.join(found[:3])}?"
     return errors.DatasetError(
-        f"{directory}: there is no {INFO}, so this is not a dataset, or one without any episode yet. "
-        + (instead or "Pass the directory that a run was logged into, such as data/catch/1.0.0.")
+        f"{directory}: there is no {INFO}, so this is not a dataset, or one without any episode yet. {advice}"
     )

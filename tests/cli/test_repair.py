@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import riegeli_samples as samples
 from array_record.python import array_record_module
 
 from envlogger.cli import main
-from envlogger.riegeli import records_file
+from envlogger.riegeli import array_record, records_file
 
 _OPTIONS = [
     "group_size:1",
@@ -128,7 +130,9 @@ def test_a_directory_is_searched(tmp_path, capsys):
         os.truncate(tmp_path / "data" / name, 10_000)
 
     assert main.main(["repair", str(tmp_path / "data")]) == 0
-    said = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr()
+    assert output.err == ""  # no bar where there is no terminal
+    said = output.out.splitlines()
     assert [line.split(": ")[0] for line in said] == [
         str(tmp_path / "data" / name) for name in names
     ]
@@ -235,6 +239,56 @@ def test_what_a_killed_repair_left_is_no_file_to_repair(tmp_path, capsys):
     assert main.main(["repair", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("\n") == 1
     assert len(_read(tmp_path / "x.array_record.repaired")[0]) == 1200
+
+
+def test_says_how_far_it_is(tmp_path):
+    _torn(tmp_path / "a")
+    amounts = []
+    array_record.repair(tmp_path / "a", tmp_path / "b", amounts.append)
+    assert sum(amounts) == 10_000
+    assert len(amounts) > 40
+    assert min(amounts) >= 0
+
+
+def test_shows_a_bar_on_a_terminal(tmp_path):
+    for name in ("a", "b"):
+        _torn(tmp_path / name)
+    (tmp_path / "b.repaired").write_text("mine")
+    _torn(tmp_path / "c")
+    shown, said, code = _run_on_a_terminal(tmp_path)
+    # Of what there is to do, nothing is for b.
+    assert re.search(
+        rb"100%\|[^|]+\| 20.0k/20.0k \[\d\d:\d\d<\d\d:\d\d, +[\d.]+[kM]?B/s\]", shown
+    ), shown
+    assert b"error: " in shown
+    assert [line.split(b": ")[0] for line in said.splitlines()] == [
+        bytes(tmp_path / name) for name in ("a", "c")
+    ]
+    assert code == 1
+
+
+def test_shows_no_bar_where_nothing_is_copied(tmp_path):
+    _torn(tmp_path / "a")
+    assert main.main(["repair", str(tmp_path)]) == 0
+    shown, said, code = _run_on_a_terminal(tmp_path)
+    assert (shown, code) == (b"", 0)
+    assert b"was repaired before" in said
+
+
+def _run_on_a_terminal(path):
+    """Repairs in a process whose stderr is a terminal; returns what that showed, stdout, and the code."""
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-c", _PROGRAM, "repair", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end) as process:
+        os.close(end)
+        shown = b""
+        try:
+            while data := os.read(terminal, 4096):
+                shown += data
+        except OSError:  # its way of saying that nobody has the other end
+            pass
+        os.close(terminal)
+        return shown, process.stdout.read(), process.wait(60)
 
 
 def _count(line):
