@@ -31,6 +31,8 @@ import itertools, os, signal, sys, time
 import envlogger
 from envlogger.testing import catch_env
 
+# As at a terminal: what a shell runs in the background begins with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 directory, notes = sys.argv[1:3]
 notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 numbers = itertools.count()
