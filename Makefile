@@ -36,7 +36,7 @@ test: $(VENV)/.has-all $(BEAM_VENV)/.has-test-beam
 		{ echo "error: not formatted; run: $(RUN) ruff format ." >&2; exit 1; }
 	@$(RUN) ruff check --quiet .
 	@$(RUN) mypy --strict --no-error-summary
-	@$(RUN) pytest --quiet
+	@$(RUN) pytest --quiet --numprocesses=2 --dist=worksteal
 	@$(BEAM_VENV)/bin/python -m pytest --quiet tests/beam dataset_builders
 
 .PHONY: test-all-pythons

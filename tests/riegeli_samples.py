@@ -84,6 +84,11 @@ def files(kind: str = "*.riegeli") -> list[pathlib.Path]:
     return sorted(root().rglob(kind))
 
 
+def name_of(path: pathlib.Path) -> str:
+    """Returns what a sample is called, wherever it was unpacked."""
+    return path.relative_to(root()).as_posix()
+
+
 def with_records() -> list[pathlib.Path]:
     """Returns the files whose records are known."""
     return sorted((root() / "_riegeli_fuzz").glob("*.riegeli"))

@@ -171,7 +171,7 @@ def test_records_of_real_logs(case):
     assert short == expected["raw_sha256_16"]
 
 
-@pytest.mark.parametrize("path", samples.files(), ids=lambda path: f"{path.parts[-4:]}")
+@pytest.mark.parametrize("path", samples.files(), ids=samples.name_of)
 def test_every_record_is_found_by_its_position(path):
     found, _ = _read(path)
     backwards = records_file.RecordsFile(path)

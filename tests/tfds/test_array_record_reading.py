@@ -98,7 +98,7 @@ def test_in_recorded_order_with_one_shard_at_a_time(builder):
         {"num_parallel_calls_for_interleave_files": None, "override_buffer_size": 300},
         {"experimental_interleave_sort_fn": lambda files: files[::-1]},
     ],
-    ids=str,
+    ids=",".join,
 )
 @pytest.mark.parametrize("shuffle", [False, True])
 @array_records.ONE_AT_A_TIME

@@ -54,7 +54,7 @@ def test_slices_are_those_of_tfds(any_format, split):
         {"skip_prefetch": True},
         {"input_context": tf.distribute.InputContext(3, 1)},
     ],
-    ids=str,
+    ids=",".join,
 )
 def test_read_config_is_obeyed(any_format, options):
     config = tfds.ReadConfig(**options)
