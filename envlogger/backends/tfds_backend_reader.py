@@ -206,7 +206,7 @@ class TFDSBackendReader(backend_reader.BackendReader):
         """Returns an episode of which a part is wanted, and only that is read where it is large."""
         episode = self._cache.get(index)
         if episode is None:
-            opened = self._pool.open(index)
+            opened = self._pool.open(index, compressed=self._decoder.has_large_rows)
             if opened is None:
                 return self._episode(index)
             path, record = opened

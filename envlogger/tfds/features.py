@@ -297,16 +297,25 @@ def decode_column(
         raise _damaged(feature, name, detail) from error
 
 
+def has_large_rows(feature: Feature) -> bool:
+    """Whether the rows of a column are worth being read one by one."""
+    if feature.encoding in (Encoding.PNG, Encoding.JPEG):
+        return True
+    row_bytes = feature.size * feature.dtype.itemsize
+    return (
+        feature.encoding is Encoding.BYTES and not feature.is_ragged and row_bytes >= _ROW_ON_DISK
+    )
+
+
 def _decode_rows(feature: Feature, raw: example.RawFeature, name: str) -> Column | EncodedColumn:
     encoding, dtype, shape = feature.encoding, feature.dtype, feature.shape
     if encoding is Encoding.PLAIN:
         return _decode_numbers(raw, dtype).reshape(-1, *_fixed(shape))
     items: Sequence[memoryview]
     if encoding is Encoding.BYTES and not feature.is_ragged:
-        row_bytes = feature.size * dtype.itemsize
-        if not isinstance(raw, ListOnDisk) or row_bytes < _ROW_ON_DISK:
+        if not isinstance(raw, ListOnDisk) or not has_large_rows(feature):
             return example.decode_rows(raw, dtype, _fixed(shape))
-        items = raw.elements_of(row_bytes)
+        items = raw.elements_of(feature.size * dtype.itemsize)
         return EncodedColumn(items, functools.partial(_decode_item, feature), is_large=False)
     if encoding in (Encoding.PNG, Encoding.JPEG) and isinstance(raw, ListOnDisk):
         items = raw.elements()

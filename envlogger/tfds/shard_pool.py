@@ -117,11 +117,16 @@ class ShardPool:
         shard, number = self._find(index)
         return self._is_large(shard) and self._place_of(shard, number) is not None
 
-    def open(self, index: int) -> tuple[str, RecordOnDisk] | None:
+    def open(self, index: int, *, compressed: bool = True) -> tuple[str, RecordOnDisk] | None:
         """Returns the path of a shard, and a record in it of which parts can be read.
 
         None where the record is so small that it is best read as a whole; or it is compressed, and has not
         been compared with its hash.
+
+        Args:
+          index: Of the record.
+          compressed: Whether to open compressed records. It pays where most of a record are rows of which
+            few are wanted.
 
         Raises:
           CorruptDatasetError: Its shard is missing or damaged.
@@ -130,7 +135,7 @@ class ShardPool:
         path = self._shards[shard].path
         place = self._place_of(shard, number) if self._is_large(shard) else None
         if place is None:
-            if not self.is_compared(index):
+            if not compressed or not self.is_compared(index):
                 return None
             return path, self._with_part_reader(shard, lambda file: file.open(number))
 

@@ -57,6 +57,7 @@ class Decoder:
         self.row_bytes = sum(_row_bytes(feature) for feature in of.steps.values()) or 1
         self.kept_bytes = sum(_kept_bytes(feature) for feature in of.steps.values())
         self.num_encoded = sum(f.encoding in _IMAGES for f in of.steps.values())
+        self.has_large_rows = any(map(features.has_large_rows, of.steps.values()))
         self.images = [path for path, feature in of.steps.items() if _is_large_image(feature)]
         self._parser = example.Parser()
         self._foreign = row_forms.foreign_form(of)
