@@ -42,6 +42,7 @@ _LAYERS = (
         "envlogger.fork_safe_lock",
         "envlogger.memory",
         "envlogger.step_data",
+        "envlogger.varints",
         "envlogger.version",
         "envlogger.zstd",
     ),

@@ -20,7 +20,7 @@ from envlogger import errors, step_data
 from envlogger.backends import backend_reader
 from envlogger.fork_safe_lock import ForkSafeLock
 from envlogger.riegeli import chunks, log, values_file
-from envlogger.riegeli.varints import Ints
+from envlogger.varints import Ints
 
 DEFAULT_CACHE_BYTES = 128 << 20
 _MAX_OPEN_FILES = 16

@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from envlogger.riegeli import varints
+from envlogger import varints
 
 _VERSION = 1
 _MAGIC = 0x71930E704FDAE05E

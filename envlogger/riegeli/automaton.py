@@ -8,8 +8,8 @@ import enum
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.riegeli import varints
-from envlogger.riegeli.varints import Bytes, Ints
+from envlogger import varints
+from envlogger.varints import Bytes, Ints
 
 
 class Kind(enum.IntEnum):

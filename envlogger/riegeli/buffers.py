@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envlogger.riegeli.varints import Bytes, Ints
+from envlogger.varints import Bytes, Ints
 
 _NOTHING = np.empty(0, np.uint8)
 

@@ -18,7 +18,7 @@ from envlogger.riegeli.automaton import Kind, Nodes, Visits
 from envlogger.riegeli.buffers import Buffers
 from envlogger.riegeli.record_templates import Group, IrregularError, Path, Plan, Template
 from envlogger.riegeli.records import Records
-from envlogger.riegeli.varints import Bytes
+from envlogger.varints import Bytes
 
 # With fewer records than that for one that was not known before it takes longer than without templates.
 _LEAST_RECORDS = 8

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from envlogger.riegeli import chunks, compression, varints
+from envlogger import varints
+from envlogger.riegeli import chunks, compression
 from envlogger.riegeli.highway_hash import highway_hash
 
 

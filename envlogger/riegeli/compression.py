@@ -10,8 +10,7 @@ from typing import Any
 import cramjam
 import numpy as np
 
-from envlogger import errors, zstd
-from envlogger.riegeli import varints
+from envlogger import errors, varints, zstd
 
 NONE = 0
 BROTLI = ord("b")

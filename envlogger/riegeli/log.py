@@ -25,7 +25,7 @@ import numpy.typing as npt
 from envlogger import errors
 from envlogger.riegeli import chunks, storage
 from envlogger.riegeli.records_file import RecordsFile
-from envlogger.riegeli.varints import Ints
+from envlogger.varints import Ints
 
 METADATA = "metadata.riegeli"
 STEPS = "steps.riegeli"

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.riegeli import varints
+from envlogger import varints
 from envlogger.riegeli.automaton import Kind, Nodes, Visits
-from envlogger.riegeli.varints import Bytes, Ints
+from envlogger.varints import Bytes, Ints
 
 # Values of more bytes are copied one by one.
 LARGE = 2048

@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from envlogger.riegeli import varints
+from envlogger import varints
 
 
 class Records:

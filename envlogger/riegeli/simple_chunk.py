@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from envlogger.riegeli import compression, varints
+from envlogger import varints
+from envlogger.riegeli import compression
 from envlogger.riegeli.records import Records
 
 

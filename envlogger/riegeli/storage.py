@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from envlogger.riegeli import varints
+from envlogger import varints
 
 DATUM, ARRAY, TUPLE, DICT = 1, 2, 3, 4
 # The shape of a scalar.

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.riegeli import storage, storage_layouts, varints
-from envlogger.riegeli.varints import Bytes, Ints
+from envlogger import varints
+from envlogger.riegeli import storage, storage_layouts
+from envlogger.varints import Bytes, Ints
 
 # Fewer messages are decoded faster one by one.
 _FEW = 6

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from envlogger.riegeli import storage, varints
-from envlogger.riegeli.varints import Bytes, Ints
+from envlogger import varints
+from envlogger.riegeli import storage
+from envlogger.varints import Bytes, Ints
 
 _MAX_DEPTH = 50
 # Of larger ones, what is not values takes too long to compare.

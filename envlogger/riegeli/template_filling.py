@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envlogger.riegeli import varints
+from envlogger import varints
 from envlogger.riegeli.buffers import Buffers
 from envlogger.riegeli.record_templates import LARGE, Group, IrregularError, Path, Plan, Template
 from envlogger.riegeli.records import Records
-from envlogger.riegeli.varints import Bytes, Ints
+from envlogger.varints import Bytes, Ints
 
 # With more kinds of records than that it takes longer than without templates.
 MAX_GROUPS = 64

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.riegeli import automaton, chunk_structure, compression, varints
+from envlogger import varints
+from envlogger.riegeli import automaton, chunk_structure, compression
 from envlogger.riegeli.automaton import Kind
 from envlogger.riegeli.buffers import Buffers
 from envlogger.riegeli.records import Records
-from envlogger.riegeli.varints import Bytes, Ints
+from envlogger.varints import Bytes, Ints
 
 # Where bytes are copied all at once, each takes two indices in memory: so many visits at a time.
 _AT_ONCE = 1 << 16

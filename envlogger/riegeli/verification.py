@@ -15,7 +15,7 @@ from envlogger import errors
 from envlogger.riegeli import chunks, log, storage_columns
 from envlogger.riegeli.records_file import RecordsFile
 from envlogger.riegeli.values_file import ChunkCache, ValuesFile
-from envlogger.riegeli.varints import Ints
+from envlogger.varints import Ints
 
 _FIRST = int(dm_env.StepType.FIRST)
 _OF_VALUES = (log.METADATA, log.STEPS, log.EPISODE_METADATA)

@@ -27,9 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from envlogger import zstd
+from envlogger import varints, zstd
 from envlogger.tfds import shard_errors
-from envlogger.tfds.example import decode_varint
 from envlogger.tfds.partial_record import Place, RecordOnDisk, record_in_memory
 
 _BLOCK = 1 << 16
@@ -90,7 +89,7 @@ class ArrayRecordFile:
             sizes, values = _split(data)
             if data[0] != _ZSTD or len(sizes) != 1:
                 return record_in_memory(self._view(index))
-            record_size, start = decode_varint(values, 0)
+            record_size, start = varints.read(values, 0)
             _check_size(record_size, values)
             lazy = zstd.LazyBytes(values[start:], record_size)
         except (IndexError, ValueError, RuntimeError) as error:
@@ -135,9 +134,9 @@ class ArrayRecordFile:
         position, size, _ = self._places[index]
         head = self._read(position, min(size, _LONGEST_HEAD))
         try:
-            length, start = decode_varint(head, 1)
-            record_size, begin = decode_varint(head, start)
-        except IndexError:
+            length, start = varints.read(head, 1)
+            record_size, begin = varints.read(head, start)
+        except ValueError:
             return None
         if head[0] or begin != start + length or begin + record_size != size:
             return None
@@ -216,12 +215,12 @@ def _records(data: memoryview) -> list[memoryview]:
 
 def _split(data: memoryview) -> tuple[list[int], memoryview]:
     """Returns the sizes of the records of a chunk, and the records as they are stored."""
-    size, start = decode_varint(data, 1)
+    size, start = varints.read(data, 1)
     packed = _decompress(data[0], data[start : start + size])
     sizes = []
     position = 0
     while position < len(packed):
-        length, position = decode_varint(packed, position)
+        length, position = varints.read(packed, position)
         sizes.append(length)
     return sizes, data[start + size :]
 
@@ -229,7 +228,7 @@ def _split(data: memoryview) -> tuple[list[int], memoryview]:
 def _decompress(compression: int, data: memoryview) -> memoryview:
     if not compression:
         return data
-    size, start = decode_varint(data, 0)
+    size, start = varints.read(data, 0)
     _check_size(size, data)
     data = data[start:]
     if compression == _ZSTD:

@@ -27,7 +27,7 @@ from typing import Any, Protocol, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from envlogger import errors
+from envlogger import errors, varints
 
 BYTES_LIST = 1
 FLOAT_LIST = 2
@@ -84,32 +84,10 @@ class RawFeature:
         return memoryview(self.parts[0] if len(self.parts) == 1 else b"".join(self.parts))
 
 
-def encode_varint(value: int) -> bytes:
-    """Returns the base-128 varint of a non-negative integer."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def decode_varint(data: Octets, position: int) -> tuple[int, int]:
-    """Returns the varint at `position` and the position behind it."""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-
-
 @functools.lru_cache(maxsize=1 << 14)
 def _header(tag: int, size: int) -> bytes:
     """Returns what stands before a length-delimited field."""
-    return bytes((tag,)) + encode_varint(size)
+    return bytes((tag,)) + varints.encode(size)
 
 
 @functools.lru_cache(maxsize=1 << 14)
@@ -282,10 +260,10 @@ def _messages(record: Octets, start: int, stop: int) -> Iterator[tuple[int, int,
     """Yields number, start and stop of the length-delimited fields of a message."""
     position = start
     while position < stop:
-        tag, position = decode_varint(record, position)
+        tag, position = varints.read(record, position)
         if tag & 7 != _LENGTH_DELIMITED:
             raise ValueError(f"wire type {tag & 7} where a message was expected")
-        size, position = decode_varint(record, position)
+        size, position = varints.read(record, position)
         if position + size > stop:
             raise ValueError("a field ends behind the record")
         yield tag >> 3, position, position + size
@@ -309,7 +287,7 @@ def first_element(data: Octets) -> tuple[int, int]:
     """
     if data[0] != _BYTES_TAG:
         raise ValueError("a list of byte strings has something else in it")
-    size, start = decode_varint(data, 1)
+    size, start = varints.read(data, 1)
     return start, start + size
 
 
@@ -340,7 +318,7 @@ def decode_floats(feature: RawFeature) -> npt.NDArray[np.float32]:
 def int64_feature(*chunks: npt.NDArray[Any]) -> RawFeature:
     """Returns an Int64List of all the values of arrays, in C order (bools as 0 and 1, uint64 bit-cast)."""
     return _packed(
-        INT64_LIST, [encode_varints(np.ascontiguousarray(c).reshape(-1)) for c in chunks]
+        INT64_LIST, [varints.encode_array(np.ascontiguousarray(c).reshape(-1)) for c in chunks]
     )
 
 
@@ -349,17 +327,15 @@ def decode_int64s(feature: RawFeature) -> npt.NDArray[np.int64]:
     _check_kind(feature, INT64_LIST)
     data = feature.data
     if len(data) and data[0] == 0x08:  # not packed: (08, varint) for each value
-        tagged = decode_varints(np.frombuffer(data, np.uint8))
+        tagged = _integers(data)
         _check_tags(tagged[::2], 0x08)
         if len(tagged) % 2:
             raise ValueError("a number is missing at the end")
         return tagged[1::2]
     packed = _in_one_piece(data)
     if packed is not None:
-        return decode_varints(np.frombuffer(packed, np.uint8))
-    chunks = [
-        decode_varints(np.frombuffer(data[a:b], np.uint8)) for a, b in elements(data, 0, len(data))
-    ]
+        return _integers(packed)
+    chunks = [_integers(data[a:b]) for a, b in elements(data, 0, len(data))]
     return np.concatenate([np.empty(0, np.int64), *chunks])
 
 
@@ -367,7 +343,7 @@ def _in_one_piece(data: memoryview) -> memoryview | None:
     """Returns the packed values of a list that has them in one piece, as writers do; or None."""
     if not len(data) or data[0] != _BYTES_TAG:
         return None
-    size, position = decode_varint(data, 1)
+    size, position = varints.read(data, 1)
     return data[position:] if position + size == len(data) else None
 
 
@@ -434,52 +410,8 @@ def decode_rows(
     return table[:, len(prefix) :].view(dtype).reshape(count, *shape)
 
 
-def encode_varints(values: npt.NDArray[Any]) -> memoryview:
-    """Returns the varints of integers of any integer dtype or bool; shape (n,).
-
-    A negative number takes ten bytes, as protobuf has it (its two's complement in 64 bits).
-    """
-    if values.dtype == np.bool_ or (values.dtype == np.uint8 and not (values > 0x7F).any()):
-        return values.view(np.uint8).data
-    bits = values.view(np.uint64) if values.dtype == np.uint64 else values.astype(np.int64)
-    bits = bits.view(np.uint64)
-    if not len(bits) or int(bits.max()) < 0x80:
-        return bits.astype(np.uint8).data
-    sizes = np.ones(len(bits), np.int64)
-    for byte in range(1, 10):
-        sizes += bits >= np.uint64(1 << 7 * byte)
-    ends = np.cumsum(sizes)
-    out = np.empty(int(ends[-1]), np.uint8)
-    starts = ends - sizes
-    for byte in range(int(sizes.max())):
-        holders = np.flatnonzero(sizes > byte)
-        group = (bits[holders] >> np.uint64(7 * byte)).astype(np.uint8) & 0x7F
-        out[starts[holders] + byte] = group | ((sizes[holders] > byte + 1).astype(np.uint8) << 7)
-    return out.data
-
-
-def decode_varints(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Returns the integers of a run of varints; the twin of `encode_varints`.
-
-    Raises:
-      ValueError: The run ends inside a varint, or one is longer than ten bytes.
-    """
-    if data.tobytes().isascii():  # all below 0x80, found out in a fifth of the time
-        return data.astype(np.int64)
-    final = data < 0x80
-    ends = np.flatnonzero(final) + 1
-    if not final[-1]:
-        raise ValueError("a varint is cut off")
-    starts = np.concatenate([np.zeros(1, ends.dtype), ends[:-1]])
-    sizes = ends - starts
-    if sizes.max() > 10:
-        raise ValueError("a varint is longer than ten bytes")
-    values = np.zeros(len(ends), np.uint64)
-    for byte in range(int(sizes.max())):
-        holders = np.flatnonzero(sizes > byte)
-        group = (data[starts[holders] + byte] & 0x7F).astype(np.uint64)
-        values[holders] |= group << np.uint64(7 * byte)
-    return values.view(np.int64)
+def _integers(data: Buffer) -> npt.NDArray[np.int64]:
+    return varints.decode_array(np.frombuffer(data, np.uint8)).view(np.int64)
 
 
 def _check_tags(tags: npt.NDArray[Any], expected: int) -> None:

@@ -39,7 +39,7 @@ import contextlib
 import riegeli_samples as samples
 
 import envlogger
-from envlogger import errors
+from envlogger import errors, varints
 from envlogger.riegeli import (
     chunk_writer,
     chunks,
@@ -47,7 +47,6 @@ from envlogger.riegeli import (
     storage,
     storage_columns,
     transposed_chunk,
-    varints,
 )
 from envlogger.riegeli.records_file import RecordsFile
 from envlogger.testing.comparison import assert_same

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from envlogger.riegeli import varints
+from envlogger import varints
 
 NON_PROTO, SUBMESSAGE_START, RECORD = 1, 2, 3
 _MOST_VISITS = 100_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from envlogger.riegeli import varints
+from envlogger import varints
 
 _PACKED = {"f4": 1, "f8": 2, "i4": 3, "i8": 4, "u4": 5, "u8": 6, "b1": 7}
 _BUFFERS = {"i1": 11, "i2": 12, "u1": 13, "u2": 14}

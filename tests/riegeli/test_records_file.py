@@ -14,7 +14,7 @@ import riegeli_samples as samples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envlogger import errors
+from envlogger import errors, varints
 from envlogger.riegeli import (
     chunk_structure,
     chunk_writer,
@@ -22,7 +22,6 @@ from envlogger.riegeli import (
     record_templates,
     records_file,
     transposed_chunk,
-    varints,
 )
 from envlogger.riegeli.buffers import Buffers
 from envlogger.riegeli.highway_hash import highway_hash

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
-from envlogger import errors
+from envlogger import errors, varints
 from envlogger.tfds import example
 
 _settings = settings(deadline=None, derandomize=True, max_examples=200)
@@ -131,7 +131,7 @@ def test_records_that_are_joined_hold_the_features_of_both(one, other):
 
 
 def _message(tag, data):
-    return bytes([tag]) + example.encode_varint(len(data)) + data
+    return bytes([tag]) + varints.encode(len(data)) + data
 
 
 def _record(kind, list_bytes):
@@ -146,7 +146,7 @@ def _record(kind, list_bytes):
 def test_integers_that_are_not_packed(values):
     data = _record(
         example.INT64_LIST,
-        b"".join(b"\x08" + example.encode_varint(value % 2**64) for value in values),
+        b"".join(b"\x08" + varints.encode(value % 2**64) for value in values),
     )
 
     assert list(tf_example_pb2.Example.FromString(data).features.feature["x"].int64_list.value) == (
@@ -171,7 +171,7 @@ def test_floats_that_are_not_packed(values):
 @_settings
 @given(st.lists(st.lists(INT64S, max_size=5), max_size=4))
 def test_lists_that_are_packed_in_pieces(pieces):
-    packed = [b"".join(example.encode_varint(v % 2**64) for v in piece) for piece in pieces]
+    packed = [b"".join(varints.encode(v % 2**64) for v in piece) for piece in pieces]
     data = _record(example.INT64_LIST, b"".join(_message(0x0A, piece) for piece in packed))
 
     assert _decode(example.parse(data)["x"]) == ("int", [v for piece in pieces for v in piece])
@@ -250,17 +250,6 @@ def test_what_is_cut_off_is_named():
         errors.CorruptDatasetError, match=r"of \d+ bytes is not a tf\.train\.Example"
     ):
         example.parse(record[:-1])
-
-
-@_settings
-@given(st.lists(INT64S, max_size=50))
-def test_varints(values):
-    array = np.array(values, np.int64)
-
-    data = bytes(example.encode_varints(array))
-
-    assert data == b"".join(example.encode_varint(value % 2**64) for value in values)
-    assert example.decode_varints(np.frombuffer(data, np.uint8)).tolist() == values
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, *"bhilqBHILQ"])

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +14,12 @@ _FEW = 16
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
+
+
+class Indexed(Protocol):
+    """Bytes, each by its place."""
+
+    def __getitem__(self, position: int, /) -> int: ...
 
 
 def encode(value: int) -> bytes:
@@ -24,7 +32,28 @@ def encode(value: int) -> bytes:
     return bytes(encoded)
 
 
-def read(data: bytes | memoryview, position: int) -> tuple[int, int]:
+def encode_array(values: npt.NDArray[Any]) -> memoryview:
+    """Returns the varints of integers of any integer dtype or bool; shape (n,).
+
+    A negative number takes ten bytes, as protobuf has it (its two's complement in 64 bits).
+    """
+    if values.dtype == np.bool_ or (values.dtype == np.uint8 and not (values > 0x7F).any()):
+        return values.view(np.uint8).data
+    bits = values if values.dtype == np.uint64 else values.astype(np.int64).view(np.uint64)
+    if not len(bits) or int(bits.max()) < 0x80:
+        return bits.astype(np.uint8).data
+    lengths = lengths_of(bits)
+    ends = np.cumsum(lengths)
+    out = np.empty(int(ends[-1]), np.uint8)
+    starts = ends - lengths
+    for i in range(int(lengths.max())):
+        longer = np.flatnonzero(lengths > i)
+        group = (bits[longer] >> np.uint64(7 * i)).astype(np.uint8) & 0x7F
+        out[starts[longer] + i] = group | ((lengths[longer] > i + 1).astype(np.uint8) << 7)
+    return out.data
+
+
+def read(data: Indexed, position: int) -> tuple[int, int]:
     """Reads one varint of up to 64 bits.
 
     Returns:
@@ -86,7 +115,7 @@ def read_array(data: Bytes, position: int, count: int) -> tuple[Ints, int]:
 
 
 def decode_array(data: Bytes) -> npt.NDArray[np.uint64]:
-    """Decodes all of `data`, uint8 of shape (n,), as varints.
+    """Decodes all of `data`, uint8 of shape (n,), as varints; the twin of `encode_array`.
 
     Returns:
       uint64 of shape (number of varints,).
@@ -94,10 +123,10 @@ def decode_array(data: Bytes) -> npt.NDArray[np.uint64]:
     Raises:
       ValueError: The last one does not end, or one is too long.
     """
+    if data.tobytes().isascii():  # all below 0x80, found out in a fifth of the time
+        return data.astype(np.uint64)
     is_end = data < 0x80
     ends = np.flatnonzero(is_end)
-    if len(ends) == len(data):
-        return data.astype(np.uint64)
     if not is_end[-1]:
         raise ValueError("the last varint does not end")
     starts = np.empty_like(ends)
@@ -159,7 +188,7 @@ def common_string_size(data: Bytes, count: int) -> int | None:
     return size if (prefixes == prefixes[0]).all() else None
 
 
-def lengths_of(values: Ints) -> Ints:
+def lengths_of(values: Ints | npt.NDArray[np.uint64]) -> Ints:
     """Returns how many bytes the varints of numbers that are not negative take."""
     lengths = np.ones(len(values), np.int64)
     bound = 0x80
