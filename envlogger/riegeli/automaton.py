@@ -196,6 +196,6 @@ def read(data: Bytes, position: int, num_buffers: int) -> tuple[Nodes, Automaton
     first, position = varints.read(data.data, position)
     is_implicit = following >= count
     following = following - is_implicit * count
-    if max(following.max(), first) >= count or buffers.max(initial=-1) >= num_buffers:
+    if max(int(following.max()), first) >= count or buffers.max(initial=-1) >= num_buffers:
         raise ValueError("a node refers to a node or a buffer that there is not")
     return nodes, Automaton(following.tolist(), is_implicit.tolist(), first), position
