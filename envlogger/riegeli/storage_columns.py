@@ -100,7 +100,7 @@ class _Columns:
             is_empty = begins == ends
             _put(values, np.flatnonzero(is_empty), itertools.repeat(None))
             # One member of the oneof is all there is.
-            tags = np.where((body_ends == ends) & ~is_empty, tags, -1)
+            tags = np.where((body_ends == ends) & ~is_empty, tags, 0)
             for field, decoder in (
                 (storage.DATUM, self._decode_datums),
                 (storage.ARRAY, self._decode_lists),
