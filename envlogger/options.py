@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import operator
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,3 +51,37 @@ def check_kind(name: str, value: Any, kind: type[Any]) -> Any:
     if value is not None and not isinstance(value, kind):
         raise errors.OptionError(f"{name}: got {value!r}, expected a {kind.__name__} or None.")
     return value
+
+
+def check_path(name: str, value: Any) -> str:
+    """Returns the absolute path of a directory; `~` is the home directory.
+
+    Raises:
+      OptionError: It is no path.
+    """
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(path, str) or not path:
+        raise errors.OptionError(
+            f"{name}: got {value!r}, expected a directory, such as 'data/catch/1.0.0'."
+        )
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def check_names(name: str, value: Any) -> Sequence[str]:
+    """Returns names of fields.
+
+    Raises:
+      OptionError: It is no sequence of names, or an empty one.
+    """
+    if (
+        isinstance(value, str)
+        or not isinstance(value, Iterable)
+        or not all(isinstance(item, str) for item in value)
+    ):
+        raise errors.OptionError(
+            f"{name}: got {value!r}, expected a list of names, such as ['observation', 'reward']."
+        )
+    names = list(value)
+    if not names:
+        raise errors.OptionError(f"{name}: got none, expected at least one name.")
+    return names

@@ -32,7 +32,8 @@ class Transitions(episode_items.EpisodeItems):
         torch.utils.data.DataLoader(dataset, batch_size=256, shuffle=True)
         grain.MapDataset.source(dataset).shuffle(seed=1).batch(256)
 
-    Its values are those of `envlogger.tfds.transitions`, as numpy. Step t of an episode of T steps
+    Its values are those of `envlogger.tfds.transitions`, as numpy; JPEG images differ by little, as
+    decoders do, and subnormal numbers are calculated with. Step t of an episode of T steps
     (t < T - 1) makes one transition; with n = `n_step`, g = `gamma` and m = min(n, T - 1 - t):
 
         observation       o_t
@@ -228,7 +229,7 @@ def _discounted_sum(
         within = np.flatnonzero(start + k < stop)
         at = start[within] + k
         total[within] += _like(weight[within], total) * rewards[at].astype(np.float64)
-        weight[within] = weight[within] * gamma * discounts[at].astype(np.float64)
+        weight[within] *= gamma * discounts[at].astype(np.float64)
     return total, weight
 
 

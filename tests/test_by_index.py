@@ -191,6 +191,8 @@ def test_indices_of_any_kind(run):
             errors.OptionError,
             "a list of names",
         ),
+        (lambda p: envlogger.Transitions(p, fields=[]), errors.OptionError, "fields: got none"),
+        (lambda p: envlogger.Windows(p, length=1, fields=3), errors.OptionError, "got 3, expected"),
         (lambda p: envlogger.Transitions(p, "test"), errors.OptionError, "split: got 'test'"),
         (
             lambda p: envlogger.Transitions(envlogger.Reader(p), "train"),

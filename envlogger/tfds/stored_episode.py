@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.converters import json_codec
+from envlogger.options import check_names
 from envlogger.tfds import example, features, images, moulds, row_forms, schema, structure, views
 from envlogger.tfds.episode import End, slot_path
 from envlogger.tfds.features import Column, EncodedColumn, Encoding, Feature
@@ -400,10 +401,7 @@ def select(paths: Iterable[Path], fields: Sequence[str] | None) -> list[Path]:
     known = list(paths)
     if fields is None:
         return known
-    if isinstance(fields, str) or not all(isinstance(field, str) for field in fields):
-        raise errors.OptionError(
-            f"fields: got {fields!r}, expected a list of names, such as ['observation', 'reward']."
-        )
+    fields = check_names("fields", fields)
     names = {path: "/".join(path) for path in known}
     chosen = []
     for field in fields:

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from envlogger import errors
+from envlogger.options import check_names
 from envlogger.tfds.loaders.sources import STEPS, Part
 
 # A tf.Tensor or tf.RaggedTensor; where a feature is stored in several parts, a dict of them.
@@ -129,21 +130,14 @@ def select(
     """
     if fields is None:
         return list(columns)
-    if isinstance(fields, str) or not all(isinstance(field, str) for field in fields):
-        raise errors.OptionError(
-            f"{loader}: fields: got {fields!r}, expected a list of names, such as "
-            "['observation', 'reward']."
-        )
+    fields = check_names(f"{loader}: fields", fields)
     for field in fields:
         if not any(_is_within(column, field) for column in columns):
             known = ", ".join(column.name for column in columns)
             raise errors.OptionError(
                 f"{loader}: fields: got {field!r}, but the steps of {where} have only: {known}."
             )
-    chosen = [column for column in columns if any(_is_within(column, field) for field in fields)]
-    if not chosen:
-        raise errors.OptionError(f"{loader}: fields: got none, expected at least one name.")
-    return chosen
+    return [column for column in columns if any(_is_within(column, field) for field in fields)]
 
 
 def _is_within(column: Column, field: str) -> bool:

@@ -70,8 +70,9 @@ def decode(column: Column, rows: Rows) -> Tensor:
         return _from_bytes(rows, column.feature)
     if column.rank:
         return column.feature.decode_ragged_example(rows)
-    if type(column.feature) is tfds.features.Image and None not in column.feature.shape:
-        return _images(rows, column.feature)
+    if type(column.feature) is tfds.features.Image:
+        is_known = None not in column.feature.shape
+        return _images(rows, column.feature) if is_known else _images_of_one_size(rows, column)
     return column.feature.decode_batch_example(rows)
 
 
@@ -131,6 +132,28 @@ def _images(rows: Tensor, feature: Any) -> Tensor:
     rest = tf.map_fn(decode_image, rows[full:], fn_output_signature=spec)
     # The number of images is known to the caller, if anybody.
     return tf.ensure_shape(tf.concat([most, rest], axis=0), (rows.shape[0], *shape))
+
+
+def _images_of_one_size(rows: Tensor, column: Column) -> Tensor:
+    """Decodes images of a size that is not known beforehand: that of the first one."""
+    feature = column.feature
+    first = rows[:1]  # there may be none
+    spec = tf.TensorSpec(feature.shape, feature.tf_dtype)
+    shape = tf.shape(tf.map_fn(feature.decode_example, first, fn_output_signature=spec))[1:]
+
+    def decode_image(row: Tensor) -> Tensor:
+        image = feature.decode_example(row)
+        message = (
+            f"{column.name}: images differ in size, and cannot be stacked. Leave the field out "
+            "(`fields`), or load single steps. The size of the first one, and that of another:"
+        )
+        check = tf.debugging.Assert(
+            tf.reduce_all(tf.equal(tf.shape(image), shape)), [message, shape, tf.shape(image)]
+        )
+        with tf.control_dependencies([check]):
+            return tf.identity(image)
+
+    return tf.map_fn(decode_image, rows, fn_output_signature=spec)
 
 
 def _from_bytes(rows: Tensor, feature: Any) -> Tensor:

@@ -129,8 +129,8 @@ def n_step(
         tf.stack([start, stop], axis=1),
         tf.equal(stop, last),
         is_terminal,
-        tuple(tf.cast(x, _result_dtype(c)) for x, c in zip(sums, signals.rewards, strict=True)),
-        tuple(tf.cast(x, dtype) for x, dtype in zip(weights, dtypes, strict=True)),
+        tuple(_round(x, _result_dtype(c)) for x, c in zip(sums, signals.rewards, strict=True)),
+        tuple(_round(x, dtype) for x, dtype in zip(weights, dtypes, strict=True)),
     )
 
 
@@ -154,7 +154,9 @@ def _discounted_sums(
       last: The last row of its episode.
       gamma: The agent's discount.
     """
-    rewards, discounts = ([tf.cast(x, tf.float64) for x in xs] for xs in (rewards, discounts))
+    rewards = [tf.cast(x, tf.float64) for x in rewards]
+    # Beforehand: a product of three is what TensorFlow's optimizer would reorder.
+    discounts = [gamma * tf.cast(x, tf.float64) for x in discounts]
 
     def add_step(k: Tensor, sums: list[Tensor], weights: list[Tensor]) -> Any:
         at = tf.minimum(start + k, last)
@@ -164,13 +166,13 @@ def _discounted_sums(
             for x, reward, i in zip(sums, rewards, which, strict=True)
         ]
         weights = [
-            tf.where(_like(is_within, x), x * gamma * tf.gather(discount, at), x)
+            tf.where(_like(is_within, x), x * tf.gather(discount, at), x)
             for x, discount in zip(weights, discounts, strict=True)
         ]
         return k + 1, sums, weights
 
     sums = [tf.gather(x, start) for x in rewards]
-    weights = [gamma * tf.gather(x, start) for x in discounts]
+    weights = [tf.gather(x, start) for x in discounts]
     longest = tf.reduce_max(tf.concat([stop - start, [1]], 0))
     loop = (tf.constant(1, tf.int64), sums, weights)
     _, sums, weights = tf.while_loop(lambda k, *_: k < longest, add_step, loop)
@@ -181,6 +183,22 @@ def _like(values: Tensor, other: Tensor) -> Tensor:
     """Appends dimensions, until `values` has as many as `other`."""
     missing = other.shape.rank - values.shape.rank
     return tf.reshape(values, tf.concat([tf.shape(values), tf.ones(missing, tf.int32)], 0))
+
+
+def _round(values: Tensor, dtype: Any) -> Tensor:
+    """Returns values in another dtype, rounded once.
+
+    TensorFlow casts float64 to 16 bits by way of float32. There, the last bit is set if the number is not
+    exact ("round to odd"), so that the second rounding sees on which side of a tie it lies.
+    """
+    if values.dtype != tf.float64 or dtype not in (tf.float16, tf.bfloat16):
+        return tf.cast(values, dtype)
+    nearest = tf.cast(values, tf.float32)
+    again = tf.cast(nearest, tf.float64)
+    bits = tf.bitcast(nearest, tf.int32)
+    truncated = bits - tf.cast(tf.abs(again) > tf.abs(values), tf.int32)
+    odd = tf.bitwise.bitwise_or(truncated, tf.cast(again != values, tf.int32))
+    return tf.cast(tf.bitcast(odd, tf.float32), dtype)
 
 
 def _result_dtype(column: Column) -> Any:

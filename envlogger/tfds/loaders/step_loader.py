@@ -82,8 +82,11 @@ def _batch_and_decode(
     """Makes steps of rows (N, ...), which hold the stored values of the columns that are late."""
     size, shuffle, config = batching.batch_size, batching.shuffle, batching.read_config
     block = blocks.block_size(chosen, 1, batching)
-    # What has no common shape can be decoded one by one only.
-    single = [c for c in late if size is None and not decoding.is_stackable(c)]
+    # What has no common shape is decoded one by one, or where it is found out that it has one after all.
+    unstackable = [column for column in late if not decoding.is_stackable(column)]
+    single = [] if size else unstackable
+    if size and unstackable:
+        block = size
     batched = [column for column in late if column not in single]
 
     def decode(rows: dict[str, Rows]) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def transitions(
 
     R and D are computed in float64 and rounded once to the dtype of the recorded ones, where these are
     floating; whole numbers and bools become float32, or float64 where float32 doesn't hold them all. With
-    n = 1 and g = 1, R is the recorded reward, bit for bit. Rewards may be arrays or nested dicts; a
-    discount per reward must then be nested likewise.
+    n = 1 and g = 1, R is the recorded reward, bit for bit; else TensorFlow takes subnormal numbers for
+    zero. Rewards may be arrays or nested dicts; a discount per reward must then be nested likewise.
 
     Args:
       source: As in `steps`, as are the other arguments.
@@ -82,12 +82,14 @@ def transitions(
       read_config: A `tfds.ReadConfig`.
 
     Returns:
-      A `tf.data.Dataset` of dicts with the keys above and the other `fields`.
+      A `tf.data.Dataset` of dicts with the keys above and the other `fields`. Images whose size is
+      unknown must be of one size.
 
     Raises:
       OptionError, DatasetError, UnsupportedValueError: As in `steps`.
       DatasetError: The steps have no reward; or neither discount nor is_terminal, so that termination
-        cannot be told from truncation; or no observation or action, and `fields` is not given.
+        cannot be told from truncation; or no observation or action, and `fields` is not given; or only
+        some of the datasets have discount, or is_terminal.
       UnsupportedValueError: Rewards or discounts are no numbers, vary in shape, or don't fit each other.
     """
     n_step = check_count("n_step", n_step)
@@ -116,8 +118,11 @@ def transitions(
             at, extras = blocks.take((at, extras), order)
         return blocks.Cut({c.name: rows[c.name] for c in chosen}, at, extras)
 
+    seen = [c for c in chosen if c.path[0] == schema.OBSERVATION]
+    widths = {c.name: 2 if c in seen else 1 for c in chosen}
+
     def build(values: dict[str, Any], extras: dict[str, Any]) -> dict[str, Any]:
-        first = {c.name: _nth(values[c.name], 0) for c in chosen}
+        first = {name: _nth(values[name], 0, width) for name, width in widths.items()}
         first |= {c.name: x for c, x in zip(signals.rewards, extras[schema.REWARD], strict=True)}
         computed = [*signals.rewards, *signals.discounts]
         if signals.discounts:
@@ -126,9 +131,8 @@ def transitions(
         result = columns.pack(first, [*chosen, *computed])
         if not signals.discounts:
             [result[schema.DISCOUNT]] = extras[schema.DISCOUNT]
-        seen = [c for c in chosen if c.path[0] == schema.OBSERVATION]
         if seen:
-            second = {c.name: _nth(values[c.name], 1) for c in seen}
+            second = {c.name: _nth(values[c.name], 1, 2) for c in seen}
             result[NEXT_OBSERVATION] = columns.pack(second, seen)[schema.OBSERVATION]
         return {**result, **{name: extras[name] for name in (NEXT_IS_LAST, NEXT_IS_TERMINAL)}}
 
@@ -137,38 +141,38 @@ def transitions(
         cut,
         build,
         chosen,
-        widths={c.name: 2 if c.path[0] == schema.OBSERVATION else 1 for c in chosen},
+        widths=widths,
         is_overlapping=True,
         batching=batching,
     )
 
 
-def _nth(value: Any, index: int) -> Any:
-    return tf.nest.map_structure(lambda part: part[:, index], value)
+def _nth(value: Any, index: int, width: int) -> Any:
+    """Returns (B, ...), of values (B, k, ...) of k = `width` rows each."""
+
+    def take(part: Any) -> Any:
+        if not isinstance(part, tf.RaggedTensor):
+            return part[:, index]
+        return tf.gather(part.merge_dims(0, 1), tf.range(part.nrows()) * width + index)
+
+    return tf.nest.map_structure(take, value)
 
 
 def _open(
     parts: Sequence[sources.Part], fields: Sequence[str] | None
 ) -> tuple[list[Column], returns.Signals]:
     """Returns the columns to load as they are, and those that returns are computed from."""
-    features, where = parts[0].step_features, parts[0].where
-    needed = [schema.REWARD, *(_DEFAULT_FIELDS if fields is None else ())]
-    for name in needed:
-        if name not in features:
-            raise errors.DatasetError(_lacks(repr(name), features, where))
-    if schema.DISCOUNT not in features and schema.IS_TERMINAL not in features:
-        either = f"{schema.DISCOUNT!r} or {schema.IS_TERMINAL!r}"
-        raise errors.DatasetError(_lacks(either, features, where))
+    known = _find_signals(parts, fields)
     names = _DEFAULT_FIELDS if fields is None else fields
     chosen = columns.open_columns(parts, names, "transitions")
+    where = parts[0].where
     for column in chosen:
         if column.path[0] in (NEXT_OBSERVATION, NEXT_IS_LAST, NEXT_IS_TERMINAL):
             raise errors.NameConflictError(
                 f"transitions: the steps of {where} have a field {column.name!r}, which is the name of "
                 "a field of the transition. Leave it out of `fields`."
             )
-    known = [*_COMPUTED, schema.IS_TERMINAL]
-    found = columns.open_columns(parts, [x for x in known if x in features], "transitions")
+    found = columns.open_columns(parts, known, "transitions")
     terminal = [column for column in found if column.path == (schema.IS_TERMINAL,)]
     signals = returns.Signals(
         [column for column in found if column.path[0] == schema.REWARD],
@@ -177,6 +181,32 @@ def _open(
     )
     signals.check(where)
     return [column for column in chosen if column.path[0] not in _COMPUTED], signals
+
+
+def _find_signals(parts: Sequence[sources.Part], fields: Sequence[str] | None) -> list[str]:
+    """Returns which of reward, discount and is_terminal the steps have.
+
+    Raises:
+      DatasetError: Something is missing, or not all of the datasets have it.
+    """
+    for part in parts:
+        features = part.step_features
+        for name in (schema.REWARD, *(_DEFAULT_FIELDS if fields is None else ())):
+            if name not in features:
+                raise errors.DatasetError(_lacks(repr(name), features, part.where))
+        if schema.DISCOUNT not in features and schema.IS_TERMINAL not in features:
+            either = f"{schema.DISCOUNT!r} or {schema.IS_TERMINAL!r}"
+            raise errors.DatasetError(_lacks(either, features, part.where))
+        for name in (schema.DISCOUNT, schema.IS_TERMINAL):
+            if (name in features) != (name in parts[0].step_features):
+                has, lacks = (part, parts[0]) if name in features else (parts[0], part)
+                raise errors.DatasetError(
+                    f"transitions: the steps of {has.where} have a field {name!r}, those of "
+                    f"{lacks.where} have none. Load them apart, and join them: "
+                    "transitions(a).concatenate(transitions(b))."
+                )
+    known = (schema.REWARD, schema.DISCOUNT, schema.IS_TERMINAL)
+    return [name for name in known if name in parts[0].step_features]
 
 
 def _lacks(name: str, features: Any, where: str) -> str:

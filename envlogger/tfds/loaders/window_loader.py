@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from envlogger import errors
-from envlogger.options import check_count
+from envlogger.options import check_count, check_kind
 from envlogger.tfds.loaders import blocks, columns, on_disk, sources
 from envlogger.tfds.loaders.columns import Rows, Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle
@@ -64,7 +64,9 @@ def windows(
 
     Returns:
       A `tf.data.Dataset` of dicts, nested as the features of the step, of (length, ...) tensors, or
-      (B, length, ...) in batches; and `mask`, bool (length,): False where a step is padding.
+      (B, length, ...) in batches; and `mask`, bool (length,): False where a step is padding. Where all
+      episodes are shorter than `length`, and not padded, there is no element. Images whose size is
+      unknown must be of one size.
 
     Raises:
       OptionError, DatasetError, UnsupportedValueError: As in `steps`.
@@ -72,6 +74,7 @@ def windows(
     """
     length = check_count("length", length)
     stride = length if stride is None else check_count("stride", stride)
+    pad = bool(check_kind("pad", pad, bool))
     batching = blocks.Batching.of(batch_size, drop_remainder, shuffle, interleave, read_config)
     parts = sources.open_source(source, split, "windows")
     chosen = on_disk.leave_on_disk(

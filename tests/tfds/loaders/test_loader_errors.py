@@ -118,6 +118,8 @@ def test_a_field_that_is_called_as_the_mask_is(tmp_path):
         ("transitions", {"gamma": "1"}, r"gamma: got '1', expected a number in \[0, 1\]"),
         ("windows", {"length": 0}, r"length: got 0"),
         ("windows", {"length": 2, "stride": 0}, r"stride: got 0"),
+        ("windows", {"length": 2, "pad": 1}, r"pad: got 1, expected a bool"),
+        ("steps", {"fields": 3}, r"steps: fields: got 3, expected a list of names"),
         ("steps", {"batch_size": 0}, r"batch_size: got 0"),
         ("steps", {"interleave": True}, r"interleave: got True"),
         ("steps", {"shuffle": 100}, r"shuffle: got 100, expected a Shuffle"),
@@ -190,6 +192,32 @@ def test_datasets_of_a_list_with_other_fields(root, directory):
     for pair in ([directory, other], [other, directory]):
         with pytest.raises(errors.DatasetError, match=r"'is_first' is not stored as in"):
             envlogger.tfds.steps(pair)
+
+
+@pytest.mark.parametrize("lacking", ["discount", "is_terminal"])
+def test_datasets_of_a_list_of_which_one_lacks_a_signal(root, directory, lacking):
+    other = numbered.write(
+        root / f"no_{lacking}" / "toy" / "1.0.0", [2], step=numbered.without(lacking)
+    )
+
+    for pair in ([directory, other], [other, directory]):
+        with pytest.raises(errors.DatasetError) as raised:
+            envlogger.tfds.transitions(pair)
+        helpers.check_message(
+            raised,
+            f"the steps of {directory} have a field '{lacking}'",
+            f"those of {other} have none",
+            "concatenate",
+        )
+
+
+def test_datasets_of_a_list_of_which_one_has_no_action(root, directory):
+    other = numbered.write(
+        root / "no_action" / "toy" / "1.0.0", [2], step=numbered.without("action")
+    )
+
+    with pytest.raises(errors.DatasetError, match=rf"{other} have no field 'action'"):
+        envlogger.tfds.transitions([directory, other])
 
 
 def test_a_missing_shard(tmp_path):

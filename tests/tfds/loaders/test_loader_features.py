@@ -332,8 +332,15 @@ def test_fields_of_the_episode(directory):
 
 
 def test_images_of_different_sizes_in_one_batch_are_an_error(directory):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        list(envlogger.tfds.episodes(directory, fields=["png_any_size"]))
+    fields = ["png_any_size"]
+    message = r"png_any_size: images differ in size.*Leave the field out \(`fields`\)"
+    for dataset in (
+        envlogger.tfds.episodes(directory, fields=fields),
+        envlogger.tfds.steps(directory, fields=fields, batch_size=2),
+        envlogger.tfds.windows(directory, fields=fields, length=2),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            list(dataset)
 
 
 @pytest.mark.parametrize(

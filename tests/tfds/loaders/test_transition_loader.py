@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 
 import helpers
+import ml_dtypes
 import numbered
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ with warnings.catch_warnings():
     import tensorflow_datasets as tfds
 
 import envlogger.tfds
+from envlogger.testing.comparison import assert_same
 
 F = tfds.features
 Shuffle = envlogger.tfds.Shuffle
@@ -160,6 +162,101 @@ def test_dtypes_of_rewards(tmp_path, dtype, expected):
 
     assert dataset.element_spec["reward"].dtype.name == expected
     assert [float(t["reward"]) for t in dataset] == [1.5, 1]  # discounts of 0.5
+
+
+def _assert_same_as_by_index(directory, **options):
+    expected = envlogger.Transitions(directory, **options)
+    dataset = envlogger.tfds.transitions(directory, read_config=tf_reading.IN_ORDER, **options)
+    got = list(dataset)
+    assert len(got) == len(expected) > 0
+    for found, wanted in zip(got, expected, strict=True):
+        assert found.keys() == wanted.keys()
+        assert_same({key: found[key].numpy()[()] for key in wanted}, wanted)
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.int64]
+)
+def test_returns_are_rounded_as_numpy_rounds_them(tmp_path, dtype):
+    rng = np.random.default_rng(7)
+    with envlogger.tfds.EpisodeWriter(tmp_path) as writer:
+        for count in (30, 1, 2, 17):
+            rewards = (rng.standard_normal(count) * 2.0 ** rng.integers(-12, 14, count)).astype(
+                dtype
+            )
+            discounts = rng.choice([0.3, 0.9, 1.0], count).astype(
+                np.float32 if np.issubdtype(dtype, np.integer) else dtype
+            )
+            writer.add_episode(
+                [
+                    {"observation": i, "action": 0, "reward": reward, "discount": discount}
+                    for i, (reward, discount) in enumerate(zip(rewards, discounts, strict=True))
+                ]
+            )
+
+    for n_step, gamma in ((1, 1.0), (1, 0.9), (2, 0.99), (5, 0.97), (40, 0.9)):
+        _assert_same_as_by_index(tmp_path, n_step=n_step, gamma=gamma)
+
+
+@pytest.mark.parametrize("value", ["overflow", "tie"])
+def test_returns_at_the_bounds_of_float16(tmp_path, value):
+    # A sum at which float16 rounds up, by so little that float32 does not hold it; one that is infinite.
+    rewards = {"tie": (1.0, 2.0**-11, 2.0**-24), "overflow": (60000.0, 6000.0, -np.inf)}[value]
+    with envlogger.tfds.EpisodeWriter(tmp_path) as writer:
+        steps = [
+            {"observation": 0, "action": 0, "reward": np.float16(x), "discount": np.float16(1)}
+            for x in (*rewards, 0)
+        ]
+        writer.add_episode(steps)
+
+    for n_step in (2, 3):
+        with np.errstate(over="ignore"):
+            _assert_same_as_by_index(tmp_path, n_step=n_step, gamma=1.0)
+    [first, *_] = envlogger.tfds.transitions(tmp_path, n_step=3)
+    assert first["reward"].numpy() == {"tie": 1 + 2.0**-10, "overflow": -np.inf}[value]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"shuffle": Shuffle(steps=1)}, {"interleave": 1, "batch_size": 3}], ids=str
+)
+def test_observations_that_vary_in_shape(tmp_path, options):
+    vary = {
+        "flat": F.Tensor(shape=(None,), dtype=np.float32, encoding="bytes"),
+        "inner": F.Tensor(shape=(2, None), dtype=np.int32, encoding="bytes"),
+        "texts": F.Sequence(F.Text()),
+    }
+    step = {**numbered.STEP, "observation": vary}
+
+    def make(item):
+        number = numbered.number_of(item)
+        count = number % 3
+        observation = {
+            "flat": np.full(count, number, np.float32),
+            "inner": np.full((2, count), number, np.int32),
+            "texts": [f"{number}"] * count,
+        }
+        return {**item, "observation": observation}
+
+    path = numbered.write(tmp_path, [4, 1, 3], step=step, make=make)
+    dataset = envlogger.tfds.transitions(path, n_step=2, read_config=tf_reading.IN_ORDER, **options)
+    if "batch_size" in options:
+        dataset = dataset.unbatch()
+
+    got = [(_to_lists(t["observation"]), _to_lists(t["next_observation"])) for t in dataset]
+
+    by_index = envlogger.Transitions(path, n_step=2)
+    assert len(got) == len(by_index) == 5
+    for (first, second), wanted in zip(got, by_index, strict=True):
+        assert first == _to_lists(wanted["observation"])
+        assert second == _to_lists(wanted["next_observation"])
+
+
+def _to_lists(observation):
+    lists = {}
+    for key, value in observation.items():
+        is_ragged = isinstance(value, tf.RaggedTensor)
+        lists[key] = value.to_list() if is_ragged else np.asarray(value).tolist()
+    return lists
 
 
 def test_chosen_fields_are_those_of_the_first_step(directory, numpy_episodes):
