@@ -20,6 +20,7 @@ from envlogger.backends import (
     tfds_backend_reader,
 )
 from envlogger.converters import spec_codec
+from envlogger.options import check_path
 from envlogger.riegeli import log
 
 
@@ -139,6 +140,7 @@ def _make_backend(
         return backend
     if isinstance(source, in_memory_backend.InMemoryBackendWriter):
         return in_memory_backend.InMemoryBackendReader(source)
+    source = check_path("data_directory", source)
     if backend is None and log.is_log(source):
         backend = backend_type.BackendType.RIEGELI
     if backend == backend_type.BackendType.RIEGELI:

@@ -19,7 +19,9 @@ from dm_env import specs
 import envlogger
 from envlogger import errors
 from envlogger.backends import in_memory_backend, tfds_backend_reader
+from envlogger.testing import catch_env
 from envlogger.testing.comparison import assert_same
+from envlogger.tfds import index_file
 
 
 def _episode(number, length=4):
@@ -185,6 +187,20 @@ def test_backends(run):
         envlogger.Reader(run, backend=envlogger.BackendType.IN_MEMORY)
 
 
+@pytest.mark.parametrize("directory", [5, None, [], b"run", ""], ids=repr)
+def test_what_is_no_directory(directory):
+    for use in (
+        envlogger.Reader,
+        lambda d: envlogger.Windows(d, length=1),
+        envlogger.recover,
+        envlogger.convert,
+        lambda d: envlogger.EnvLogger(catch_env.Catch(), data_directory=d),
+    ):
+        with pytest.raises(errors.OptionError) as raised:
+            use(directory)
+        helpers.check_message(raised, f"got {directory!r}, expected a directory")
+
+
 # --- what is damaged or missing ----------------------------------------------------------------------
 
 
@@ -266,28 +282,40 @@ def test_a_shard_that_is_cut_off_is_named(copy):
     helpers.check_message(raised, str(_shard(copy, 1)), "damaged")
 
 
-@pytest.mark.parametrize("damage", ["remove", "cut"])
-def test_without_its_index_steps_are_counted(copy, damage):
+@pytest.mark.parametrize("damage", ["remove", "cut", "zeros", "other numbers", "one bit", "moved"])
+def test_without_a_sound_index_steps_are_counted(copy, damage):
     index = copy / ".envlogger" / "index" / "train"
+    sound = index.read_bytes()
     if damage == "remove":
         shutil.rmtree(copy / ".envlogger")
     else:
-        os.truncate(index, 9)
+        index.write_bytes(
+            {
+                "cut": sound[:9],
+                "zeros": bytes(len(sound)),
+                "other numbers": struct.pack("<4q", 4, 1, 6, 3),
+                "one bit": sound[:17] + bytes([sound[17] ^ 4]) + sound[18:],
+                "moved": sound[8:16] + sound[:8] + sound[16:],
+            }[damage]
+        )
 
-    with envlogger.Reader(copy, "train") as reader:
-        assert _ids(reader.steps) == ALL
+    for _ in range(2):  # the second one reads what the first one has counted
+        with envlogger.Reader(copy, "train") as reader:
+            assert reader.episode_lengths().tolist() == [len(e) for e in reader.episodes]
+            assert _ids(reader.steps) == ALL
 
 
-def test_an_index_that_is_wrong_is_named(copy):
-    index = copy / ".envlogger" / "index" / "train"
-    index.write_bytes(struct.pack("<4q", 4, 1, 6, 3))
+def test_the_index_of_another_dataset_is_named(copy):
+    state = copy / ".envlogger"
+    index_file.write(str(state), "train", 0, [4, 1, 6, 3])
 
     with envlogger.Reader(copy, "train") as reader:
         assert _ids(reader.steps[:4]) == [(0, i) for i in range(4)]
         with pytest.raises(errors.CorruptDatasetError) as raised:
             list(reader.episodes[1])
 
-    helpers.check_message(raised, str(index.parent), "episode 1 has 1 steps; it has 2", "Remove")
+    index = str(state / "index")
+    helpers.check_message(raised, index, "episode 1 has 1 steps; it has 2", "Remove")
 
 
 # --- datasets of others -----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import envlogger
 from envlogger import errors
 from envlogger.backends import in_memory_backend
 from envlogger.testing.comparison import assert_same
-from envlogger.tfds import images, lru, shards, stored_episode
+from envlogger.tfds import images, index_file, lru, shards, stored_episode
 
 
 def _observation(number, t):
@@ -371,8 +371,7 @@ def test_ten_thousand_shards(run, tmp_path):
         os.link(path / names[0], path / name)
     split["shardLengths"] = ["2"] * count
     (path / "dataset_info.json").write_text(json.dumps(info))
-    index = np.array(LENGTHS + LENGTHS[:2] * (count - 3), "<i8")
-    (path / ".envlogger" / "index" / "train").write_bytes(index.tobytes())
+    index_file.write(str(path / ".envlogger"), "train", 0, LENGTHS + LENGTHS[:2] * (count - 3))
 
     before = len(os.listdir("/proc/self/fd"))
     with envlogger.Reader(path, cache_bytes=0) as reader:

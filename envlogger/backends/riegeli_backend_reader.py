@@ -19,6 +19,7 @@ import numpy.typing as npt
 from envlogger import errors, step_data
 from envlogger.backends import backend_reader
 from envlogger.fork_safe_lock import ForkSafeLock
+from envlogger.options import check_path
 from envlogger.riegeli import chunks, log, values_file
 from envlogger.varints import Ints
 
@@ -60,7 +61,7 @@ class RiegeliBackendReader(backend_reader.BackendReader):
         max_chunk_bytes: int = chunks.MAX_CHUNK_BYTES,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
-        self._directory = Path(os.path.abspath(os.path.expanduser(os.fspath(data_directory))))
+        self._directory = Path(check_path("data_directory", data_directory))
         self._verify = verify
         self._max_chunk_bytes = max_chunk_bytes
         self._cache_bytes = cache_bytes

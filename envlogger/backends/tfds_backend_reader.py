@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.backends import backend_reader, sequences
+from envlogger.options import check_path
 from envlogger.tfds import dataset, lru, shard_pool, step_index, stored_episode
 from envlogger.tfds.partial_record import Places
 
@@ -57,7 +58,7 @@ class TFDSBackendReader(backend_reader.BackendReader):
             raise errors.OptionError(
                 f"cache_bytes: got {cache_bytes!r}, expected a number of bytes, such as {1 << 30}."
             )
-        self._directory = os.path.abspath(os.path.expanduser(os.fspath(data_directory)))
+        self._directory = check_path("data_directory", data_directory)
         self._split = split
         self._cache_bytes = cache_bytes
         self._contents = dataset.load(self._directory)

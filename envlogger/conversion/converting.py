@@ -24,6 +24,7 @@ from envlogger.converters import json_codec
 from envlogger.tfds import (
     dataset,
     dataset_files,
+    index_file,
     leftovers,
     schema,
     session,
@@ -84,13 +85,13 @@ def convert(
       OSError: It could not be written, as when the disk is full. Call it again to go on.
     """
     _check_options(file_format, workers, max_episodes_per_file)
-    path = os.path.abspath(os.path.expanduser(os.fspath(source)))
+    path = options.check_path("source", source)
     opened = opening.open_source(path)
     _warn_of_leftovers(path)
     try:
         target = path
         if destination is not None:
-            target = os.path.abspath(os.path.expanduser(os.fspath(destination)))
+            target = options.check_path("destination", destination)
         if os.path.realpath(target) == os.path.realpath(path):
             if not isinstance(opened, DatasetSource):
                 raise errors.DatasetError(
@@ -229,7 +230,7 @@ class _Conversion:
             assert of is not None, "there is an episode"
             _write_own(self._staging, self._source, work.plan["session"], of)
             content = info.to_json()
-            dataset_files.write_index(self._staging_state, "train", 0, counts["train"])
+            index_file.write(self._staging_state, "train", 0, counts["train"])
         else:
             assert isinstance(self._source, DatasetSource)
             content = self._source.describe(info)

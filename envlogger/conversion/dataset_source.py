@@ -8,7 +8,7 @@ from typing import Any
 
 from envlogger import errors
 from envlogger.conversion import sources, tasks
-from envlogger.tfds import dataset, dataset_files, schema, shard_files, shards
+from envlogger.tfds import dataset, dataset_files, index_file, schema, shard_files, shards
 from envlogger.tfds.dataset_files import Info
 
 # What `dataset_info.json` says of the program that made a dataset under its name.
@@ -130,9 +130,10 @@ class DatasetSource(sources.Source):
                 file.write(content)
             shards.sync_file(os.path.join(directory, name))
         for split in self.splits:
-            counts = dataset.read_step_counts(self.path, self.info, split)
+            own_state = os.path.join(self.path, dataset.STATE)
+            counts = index_file.read(own_state, split, sum(self.info.shard_lengths[split]))
             if counts is not None:
-                dataset_files.write_index(state, split, 0, counts.tolist())
+                index_file.write(state, split, 0, counts.tolist())
 
     def close(self) -> None:
         """Does nothing: no file stays open."""

@@ -25,12 +25,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from envlogger import errors
 from envlogger.converters import json_codec
-from envlogger.tfds import dataset_files, schema, session, shard_files, shards
+from envlogger.options import check_path
+from envlogger.tfds import dataset_files, index_file, schema, session, shard_files, shards
 from envlogger.tfds import record as records
 from envlogger.tfds.dataset_files import FEATURES, INFO, METADATA, Info
 
@@ -120,21 +118,6 @@ def staging_path(directory: str) -> str:
     return os.path.join(parent, f"{_STAGING}{version}")
 
 
-def read_step_counts(directory: str, info: Info, split: str) -> npt.NDArray[np.int64] | None:
-    """Returns the steps of each episode of a split from the index, or None where there is none."""
-    count = sum(info.shard_lengths[split])
-    try:
-        with open(os.path.join(directory, STATE, "index", split), "rb") as file:
-            data = file.read(count * 8)
-    except OSError:
-        return None
-    if len(data) != count * 8:
-        return None
-    counts = np.frombuffer(data, "<i8")
-    # Where a writer went on after the index had been removed, there are zeros before its own.
-    return counts if counts.all() else None
-
-
 class DatasetDirectory:
     """A dataset that is open for writing. Any number of processes may have it open at once.
 
@@ -156,13 +139,13 @@ class DatasetDirectory:
 
     def __init__(
         self,
-        directory: str,
+        directory: str | os.PathLike[str],
         name: str | None = None,
         version: str | None = None,
         *,
         descriptor: int | None = None,
     ) -> None:
-        self.directory = os.path.abspath(os.path.expanduser(directory))
+        self.directory = check_path("data_directory", directory)
         self.identity = dataset_files.identity_of(self.directory, name, version)
         # A descriptor follows the directory when it moves to its final name at the first publish.
         self.descriptor = self._open() if descriptor is None else descriptor
@@ -337,7 +320,7 @@ class DatasetDirectory:
             if len(lengths) == index:
                 self._copy_to_other_formats(info, split, index, len(intent["step_counts"]))
                 state = os.path.join(self.root, STATE)
-                dataset_files.write_index(state, split, sum(lengths), intent["step_counts"])
+                index_file.write(state, split, sum(lengths), intent["step_counts"])
                 lengths.append(len(intent["step_counts"]))
                 info.shard_bytes[split] = info.shard_bytes.get(split, 0) + intent["size"]
                 dataset_files.write_json(info_path, info.to_json())

@@ -11,8 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from envlogger import errors
 from envlogger.tfds import shards
 
@@ -219,24 +217,6 @@ def write_json(path: str, content: Any) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     shards.sync_file(os.path.dirname(path))
-
-
-def write_index(state: str, split: str, start: int, step_counts: Sequence[int]) -> None:
-    """Adds the steps of episodes to the index of a split. Doing it twice is safe.
-
-    Args:
-      state: The directory of this library in the dataset's.
-      split: The split.
-      start: The number of the first of these episodes in it.
-      step_counts: The number of steps of each.
-    """
-    path = os.path.join(state, "index", split)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        os.pwrite(descriptor, np.asarray(step_counts, "<i8").tobytes(), start * 8)
-    finally:
-        os.close(descriptor)
 
 
 def not_a_dataset(directory: str) -> errors.DatasetError:

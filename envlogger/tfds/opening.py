@@ -10,6 +10,7 @@ from typing import Any
 
 from envlogger import errors
 from envlogger.converters import json_codec, spec_codec
+from envlogger.options import check_path
 from envlogger.tfds import (
     dataset,
     dataset_files,
@@ -79,7 +80,7 @@ def open_session(
     json_codec.encode(dict(metadata))  # refuses, before anything is written, what cannot be
     name = dataset_name or (about.identity.name if about else None)
 
-    target = dataset.DatasetDirectory(os.fspath(data_directory), name, version)
+    target = dataset.DatasetDirectory(data_directory, name, version)
     try:
         recovery.recover_sessions(target)
         existing = target.contents()
@@ -133,7 +134,7 @@ def check_is_empty(data_directory: str | os.PathLike[str]) -> None:
     Raises:
       OptionError: It has.
     """
-    directory = os.path.abspath(os.path.expanduser(os.fspath(data_directory)))
+    directory = check_path("data_directory", data_directory)
     if os.path.exists(os.path.join(directory, dataset_files.INFO)):
         raise errors.OptionError(
             f"overwrite: got True, but {directory} holds a dataset, and nothing is ever overwritten. "

@@ -7,6 +7,7 @@ import dataclasses
 import os
 
 from envlogger import errors
+from envlogger.options import check_path
 from envlogger.tfds import dataset, session
 from envlogger.tfds.sealer import Sealer
 
@@ -47,7 +48,7 @@ def recover(directory: str | os.PathLike[str]) -> Report:
     Raises:
       DatasetError: Nothing was ever logged there.
     """
-    path = os.path.abspath(os.path.expanduser(os.fspath(directory)))
+    path = check_path("directory", directory)
     # In this order: a helper may be at the first publication, which renames the one to the other.
     if not os.path.isdir(dataset.staging_path(path)) and not os.path.isdir(path):
         raise errors.DatasetError(

@@ -2,7 +2,7 @@
 """How many steps each episode has.
 
 For what this library records, that is in `.envlogger/index/`, which the writers keep. For other
-datasets, and where it is missing, the steps are counted, and what was found is kept in
+datasets, and where it is missing or damaged, the steps are counted, and what was found is kept in
 `.envlogger/counts/<split>.json`, if the directory may be written to:
 
     {"<file name of a shard>": {"size": 131072, "mtime_ns": 1, "steps": [10, 10, 10]}}
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from envlogger.tfds import dataset
+from envlogger.tfds import dataset, index_file
 from envlogger.tfds.dataset_files import Info
 
 _COUNTS = "counts"
@@ -41,10 +41,11 @@ def load(
       count_steps: Returns the numbers of steps of the episodes of the split's n-th shard; called where
         they are not known.
     """
-    counts = dataset.read_step_counts(directory, info, split)
+    state = os.path.join(directory, dataset.STATE)
+    counts = index_file.read(state, split, sum(info.shard_lengths[split]))
     if counts is not None:
         return counts
-    path = os.path.join(directory, dataset.STATE, _COUNTS, f"{split}.json")
+    path = os.path.join(state, _COUNTS, f"{split}.json")
     known = _read(path)
     entries: dict[str, Any] = {}
     for index, length in enumerate(info.shard_lengths[split]):

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from envlogger import errors, step_data
 from envlogger.converters import json_codec
-from envlogger.tfds import dataset, dataset_files
+from envlogger.tfds import dataset, dataset_files, index_file
 from envlogger.tfds.building import documentation, encoding, engines, planning, runs
 from envlogger.tfds.building.hooks import Hooks, LoggedEpisode
 
@@ -165,7 +165,7 @@ class LoggedRunsBuilder(tfds.core.dataset_builder.FileReaderBuilder):  # type: i
         if all(run.is_ours for run in found):
             state = os.path.join(os.fspath(self.data_dir), dataset.STATE)
             for name, split in splits.items():
-                dataset_files.write_index(state, name, 0, split.step_counts)
+                index_file.write(state, name, 0, split.step_counts)
         self.info.set_splits(tfds.core.splits.SplitDict(infos))
         features = tfds.features.FeaturesDict.from_json(documentation.document(node))
         for name, text in found[0].texts.items():

@@ -15,6 +15,7 @@ from envlogger import errors
 from envlogger.conversion import opening
 from envlogger.conversion.dataset_source import DatasetSource
 from envlogger.converters import json_codec
+from envlogger.options import check_path
 from envlogger.tfds import dataset, dataset_files, schema
 
 # Where the runs differ in their metadata, this key of the dataset's has a dict for each of them.
@@ -90,7 +91,7 @@ def find(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
     """
     found: dict[str, str] = {}
     for source in sources:
-        pattern = os.path.abspath(os.path.expanduser(os.fspath(source)))
+        pattern = check_path("sources", source)
         matches = (
             [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
         )
