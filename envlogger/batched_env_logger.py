@@ -122,9 +122,7 @@ class BatchedEnvLogger(environment_wrapper.Forwarding, closing.Closing):
         Returns:
           What the environment returned.
         """
-        result, entries = self._batches.reset(seed, options)
-        self._log(entries)
-        return result
+        return self._log(self._batches.reset, seed, options)
 
     def step(self, actions: Any) -> Any:
         """Takes a step in all environments and records it.
@@ -135,30 +133,39 @@ class BatchedEnvLogger(environment_wrapper.Forwarding, closing.Closing):
         Returns:
           What the environment returned.
         """
-        result, entries = self._batches.step(actions)
-        self._log(entries)
-        return result
+        return self._log(self._batches.step, actions)
 
     def flush(self) -> None:
         """Makes what was recorded as safe as the backend can; does nothing where it has no such."""
         self._backend.flush()
 
     def close(self) -> None:
-        """Publishes what was recorded and closes the environment. May be called more than once."""
+        """Publishes what was recorded and closes the environment. May be called more than once.
+
+        An error does not keep the other streams from being closed: the first one is raised at the end.
+        """
         if self._is_closed:
             return
         self._is_closed = True
-        try:
-            self._environment.close()
-        finally:
+        failures: list[BaseException] = []
+        for each in (self._environment, *self._writers, self._backend):
             try:
-                for writer in self._writers:
-                    writer.close()
-            finally:
-                self._backend.close()
+                each.close()
+            except BaseException as error:
+                failures.append(error)
+        if failures:
+            for later in failures[1:]:
+                failures[0].add_note(f"Closing went on, and there was {later!r}, too.")
+            raise failures[0]
 
-    def _log(self, entries: Sequence[batched_environments.Entry]) -> None:
-        has_gap, num_recorded, frames = self._has_gap, 0, list[Any]()
+    def _log(
+        self, call: Callable[..., tuple[Any, list[batched_environments.Entry]]], *args: Any
+    ) -> Any:
+        """Calls `reset` or `step` of the batches and records the entries; returns the result."""
+        # Until the entries are known: where an error comes instead, environments may have stepped.
+        has_gap, self._has_gap = self._has_gap, [True] * len(self._streams)
+        result, entries = call(*args)
+        num_recorded, frames = 0, list[Any]()
         try:
             for stream, timestep, action, is_new_episode, infos in entries:
                 custom_data = None
@@ -177,6 +184,8 @@ class BatchedEnvLogger(environment_wrapper.Forwarding, closing.Closing):
         finally:
             for entry in entries[num_recorded:]:  # an error kept these from being recorded
                 has_gap[entry.stream] = True
+            self._has_gap = has_gap
+        return result
 
 
 def _batches(

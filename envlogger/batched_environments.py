@@ -98,8 +98,8 @@ class GymnasiumBatches:
         mask = None if options is None else options.get("reset_mask")  # it may be taken out
         mask = np.ones(self.num_streams, np.bool_) if mask is None else np.array(mask, np.bool_)
         result = self._env.reset(seed=seed, options=options)
-        observations = self._observations(result[0])
         self._is_over[mask] = False
+        observations = self._observations(result[0])
         return result, [
             self._first(i, observations[i], result[1]) for i in np.flatnonzero(mask).tolist()
         ]
@@ -108,11 +108,16 @@ class GymnasiumBatches:
         """Steps the environment; returns what it returned, and the entries."""
         result = self._env.step(actions)
         batch, rewards, terminations, truncations, infos = result
-        observations, each_action = self._observations(batch), self._actions(actions)
-        rewards = list(np.asarray(rewards, np.float64))
         was_over = self._is_over.tolist()
         terminated = np.asarray(terminations).tolist()
         ends = np.logical_or(terminations, truncations)
+        # Before anything is refused: the environment has stepped all the same.
+        if self._is_disabled:
+            self._is_over |= ends
+        else:
+            self._is_over = ends & ~self._is_over & (not self._is_same_step)
+        observations, each_action = self._observations(batch), self._actions(actions)
+        rewards = list(np.asarray(rewards, np.float64))
         entries = []
         for i, is_end in enumerate(ends.tolist()):
             if was_over[i]:
@@ -131,10 +136,6 @@ class GymnasiumBatches:
             entries.append(Entry(i, timestep, action, False, known))
             if is_reset:
                 entries.append(self._first(i, observations[i], infos))
-        if self._is_disabled:
-            self._is_over |= ends
-        else:
-            self._is_over = ends & ~self._is_over & (not self._is_same_step)
         return result, entries
 
     def _first(self, stream: int, observation: Any, infos: Mapping[str, Any]) -> Entry:
@@ -161,8 +162,9 @@ class DmEnvBatches:
     """An environment in the manner of dm_env whose arrays have a leading dimension N.
 
     `reset()` and `step(actions)` return a `TimeStep` of which `step_type`, `reward`, `discount` and
-    `observation` are nests of arrays (N, ...). As in dm_env, the step after a LAST one begins an episode
-    and ignores its action; what stands for reward and discount where `step_type` is FIRST is not recorded.
+    `observation` are nests of arrays (N, ...). A list is a nest where the spec has a list or tuple in its
+    place; elsewhere it is N values. As in dm_env, the step after a LAST one begins an episode and ignores
+    its action; what stands for reward and discount where `step_type` is FIRST is not recorded.
 
     Args:
       env: The environment. Its specs have the leading N, too; or they are those of a single environment,
@@ -188,6 +190,12 @@ class DmEnvBatches:
                 "dimension N. Give all specs that dimension, or the environment an attribute `num_envs`."
             )
         self.num_streams = int(count)
+        self._specs = (
+            env.reward_spec(),
+            env.discount_spec(),
+            env.observation_spec(),
+            env.action_spec(),
+        )
         # Whether an episode of the stream has ended, or none has begun.
         self._is_over = [True] * self.num_streams
 
@@ -212,11 +220,12 @@ class DmEnvBatches:
                 f"step_type: got {len(step_types)} of them, expected {self.num_streams}, one for each "
                 "environment."
             )
+        nests = (batch.reward, batch.discount, batch.observation, actions)
         rows = zip(
             step_types,
             *(
-                _items(nest, self.num_streams)
-                for nest in (batch.reward, batch.discount, batch.observation, actions)
+                _items(nest, spec, self.num_streams)
+                for nest, spec in zip(nests, self._specs, strict=True)
             ),
             strict=True,
         )
@@ -282,17 +291,27 @@ def _leaves(nest: Any) -> Iterator[Any]:
         yield nest
 
 
-def _items(nest: Any, count: int) -> Sequence[Any]:
+def _items(nest: Any, spec: Any, count: int) -> Sequence[Any]:
     """Returns the N parts of a nest of arrays (N, ...); those of other libraries are converted."""
     if nest is None:
         return [None] * count
     if isinstance(nest, Mapping):
-        parts = [_items(value, count) for value in nest.values()]
+        parts = [_items(value, _part(spec, key), count) for key, value in nest.items()]
         return [dict(zip(nest, [part[i] for part in parts], strict=True)) for i in range(count)]
-    if isinstance(nest, tuple):
-        parts = [_items(value, count) for value in nest]
-        return [tuple(part[i] for part in parts) for i in range(count)]
+    # Where the spec is no nest, a list is the N values themselves.
+    if isinstance(nest, tuple) or (isinstance(nest, list) and isinstance(spec, tuple | list)):
+        parts = [_items(value, _part(spec, index), count) for index, value in enumerate(nest)]
+        kind = list if isinstance(nest, list) else tuple
+        return [kind(part[i] for part in parts) for i in range(count)]
     return list(np.asarray(nest))
+
+
+def _part(spec: Any, key: Any) -> Any:
+    """Returns a part of a nest of specs; None where only the values have such a part."""
+    try:
+        return spec[key]
+    except (LookupError, TypeError):
+        return None
 
 
 def _spec_of_one(spec: Any) -> Any:

@@ -10,7 +10,7 @@ import hypothesis
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorWrapper
 from hypothesis import strategies as st
 
 import envlogger
@@ -93,6 +93,48 @@ def test_processes_of_gymnasium(mode, tmp_path):
     assert_same(batched.by_stream(tmp_path / "async"), batched.by_stream(tmp_path / "sync"))
     lengths = [len(steps) for stream in batched.by_stream(tmp_path / "sync") for steps in stream]
     assert len(lengths) > 5
+
+
+class _RefusedOnce(VectorWrapper):
+    """The rewards of its second step are no numbers; what that step made is taken from `episodes`."""
+
+    num_steps = 0
+
+    def step(self, actions):
+        self.num_steps += 1
+        if self.num_steps != 2:
+            return super().step(actions)
+        known = [list(map(len, env.episodes)) for env in self.env.envs]
+        observations, _, *others = super().step(actions)
+        for env, lengths in zip(self.env.envs, known, strict=True):
+            kept = [steps[:end] for steps, end in zip(env.episodes, lengths, strict=False)]
+            env.episodes = [*kept, []]  # what follows is an episode of its own
+        return observations, np.array(["x", "y", "z"]), *others
+
+
+@_MODES
+def test_a_refused_batch_leaves_a_gap_in_all_streams(mode, tmp_path):
+    envs = SyncVectorEnv(
+        [lambda n=n: batched.Alone(lengths=(n, n)) for n in (1, 2, 5)], autoreset_mode=mode
+    )
+    envs.action_space.seed(0)
+    with envlogger.BatchedEnvLogger(
+        _RefusedOnce(envs), data_directory=tmp_path / "a", helper=False
+    ) as logger:
+        logger.reset(seed=0)
+        for number in range(8):
+            if number == 1:
+                with pytest.raises(ValueError, match="could not convert"):
+                    logger.step(envs.action_space.sample())
+            else:
+                logger.step(envs.action_space.sample())
+            is_over = np.array([env._left == 0 for env in envs.envs])
+            if mode is _DISABLED and is_over.any():
+                logger.reset(options={"reset_mask": is_over})
+
+    for env in envs.envs:
+        env.episodes = list(filter(None, env.episodes))
+    batched.check(tmp_path / "a", envs.envs)
 
 
 def test_environments_that_are_vectors_themselves(tmp_path):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pickle
 
 import batched
+import dm_env
 import helpers
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from dm_env import specs
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import envlogger
-from envlogger import errors
+from envlogger import errors, step_data
 from envlogger.backends import in_memory_backend, schedulers
 from envlogger.testing.comparison import assert_same
 
@@ -41,6 +42,50 @@ def test_other_backends_get_whole_episodes():
             np.testing.assert_equal(
                 step.timestep.observation["vector"], timestep.observation["vector"]
             )
+
+
+def test_one_stream_that_cannot_be_closed_costs_the_others_nothing():
+    class Failing(in_memory_backend.InMemoryBackendWriter):
+        is_first, is_closed = True, False
+
+        def _record_step(self, data, is_new_episode):
+            if self.is_first:
+                self.is_first = False
+                raise OSError("of the first stream")
+            super()._record_step(data, is_new_episode)
+
+        def close(self):
+            self.is_closed = True
+            raise OSError("of the backend")
+
+    backend = Failing()
+    logger = envlogger.BatchedEnvLogger(batched.Counters(3), backend=backend)
+    logger.reset()
+    logger.step(np.arange(3))
+    with pytest.raises(OSError, match="of the first stream") as caught:
+        logger.close()
+    logger.close()
+
+    assert "of the backend" in caught.value.__notes__[0]
+    assert backend.is_closed
+    episodes = [
+        [
+            step_data.StepData(dm_env.restart({"state": np.zeros(2)}), None, None),
+            step_data.StepData(
+                dm_env.TimeStep(
+                    dm_env.StepType.MID,
+                    {"own": np.float64(0.5)},
+                    np.float64(1.0),
+                    {"state": np.array([1.0, stream])},
+                ),
+                np.int64(stream),
+                None,
+            ),
+        ]
+        for stream in (1, 2)
+    ]
+    reader = in_memory_backend.InMemoryBackendReader(backend)
+    assert_same(list(map(list, reader.episodes)), episodes)
 
 
 def test_each_stream_has_its_own_scheduler(tmp_path):
