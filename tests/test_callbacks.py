@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
+
 import helpers
 import numpy as np
 import pytest
@@ -139,6 +142,43 @@ def test_metadata_of_varying_length(tmp_path):
     got = [list(s.custom_data["words"]) for e in helpers.read(tmp_path) for s in e]
 
     assert got == [["a"], [], ["b", "c"], ["d"], ["e"], []]
+
+
+@pytest.mark.parametrize("helper", [True, False])
+@pytest.mark.parametrize("size", [100, 30_000, 70_000])  # of which some fill a segment's heap
+def test_large_metadata_beside_features_that_turn_up_later(tmp_path, size, helper):
+    texts = [f"{number} " + "x" * size for number in range(12)]
+    calls = itertools.count()
+
+    def step_fn(*_):
+        number = next(calls) // len(GOOD)
+        return {f"new in {number}": number} if number % 3 == 2 else None
+
+    current = iter(np.repeat(texts, len(GOOD)).tolist())
+    helpers.record(
+        tmp_path,
+        [GOOD] * len(texts),
+        helper=helper,
+        step_fn=step_fn,
+        episode_fn=lambda *_: {"text": next(current)},
+    )
+
+    assert helpers.read_metadata(tmp_path) == [{"text": text} for text in texts]
+
+
+def test_dicts_that_have_an_answer_to_any_key(tmp_path):
+    given = [
+        collections.Counter(a=1),
+        collections.Counter(b=3),
+        collections.defaultdict(int, c=7),
+        collections.defaultdict(int, a=2),
+    ] * 2
+    values = iter(given)
+    helpers.record(tmp_path, [GOOD[:2]] * 4, step_fn=lambda *_: next(values))
+
+    got = [s.custom_data for e in helpers.read(tmp_path) for s in e]
+    assert got == [{"a": 1}, {"b": 3}, {"c": 7}, {"a": 2}] * 2
+    assert given[2] == {"c": 7}
 
 
 def test_episode_metadata_of_varying_length(tmp_path):

@@ -172,6 +172,37 @@ def test_an_episode_is_there_as_a_whole_or_not_at_all(tmp_path, name, place):
     assert _check(tmp_path / "data")[0] == list(range(2 * _LENGTH))
 
 
+_KILL_AT_LATE_FEATURE = """
+from envlogger.tfds import EpisodeWriter, log_writer
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with EpisodeWriter(directory, helper=False) as writer:
+    for number in range({count}):
+        writer.add_step({{"reward": number, "is_last": True}}, {{"text": "x" * 100_000 * 3**number}})
+        os.write(notes, b".")
+    {patch}
+    writer.add_step({{"reward": 1.0, "is_last": True, "new": 1}})
+"""
+
+
+@pytest.mark.parametrize(
+    "patch", ["log_writer.os.unlink = kill", "log_writer.Segment.add_note = kill"]
+)
+def test_metadata_in_a_segment_of_its_own_survives(tmp_path, patch):
+    # The row after it needs another layout: its segment is left, and the metadata goes along.
+    source = _KILL_AT_LATE_FEATURE.format(count=4, patch=patch)
+    program = processes.Program(source, tmp_path / "data", tmp_path)
+    assert program.wait() == -9, program.stderr
+    assert program.num_acknowledged == 4
+
+    assert set(recovery.recover(tmp_path / "data").recovered.values()) == {4}
+
+    with envlogger.Reader(tmp_path / "data") as reader:
+        assert list(reader.episode_metadata()) == [{"text": "x" * 100_000 * 3**i} for i in range(4)]
+
+
 def test_a_full_disk_leaves_no_part_of_an_episode(tmp_path):
     reserve = step_log.reserve
     is_full = False

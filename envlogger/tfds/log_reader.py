@@ -175,7 +175,9 @@ class LogReader:
         if self._segments and not self._segments[-1].is_done:
             return  # the writer is still there
         self._journal.refresh()
-        for segment in sorted(self._candidates(), key=lambda item: item.first_row):
+        # One without a row, but with a note, may be there beside the one that takes its place.
+        by_row = sorted(self._candidates(), key=lambda s: (s.first_row, s.count > 0, not s.is_done))
+        for segment in by_row:
             if segment.first_row > self.num_rows:
                 self._idle[segment.path] = segment
             else:

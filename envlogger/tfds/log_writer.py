@@ -186,13 +186,32 @@ class LogWriter:
         return self.segment
 
     def _roll(self, heap_bytes: int) -> None:
+        """Takes another segment into use, with so much room in its heap."""
         rows = self.num_rows
-        if self.segment is not None:
-            self._leave(self.segment)
-        layout = self._format.grow(rows, heap_bytes)
-        segment = self._recycle(layout) or self._create(layout)
-        segment.begin(rows)
+        left, empty, note = self.segment, None, b""
+        if left is not None:
+            self._leave(left)
+            if not left.count:
+                # A note is all that went into it; or an exception, Ctrl-C say, came in between. The last
+                # row lies in the segment before, and the sealer relies on it that there is none behind
+                # that one. The note goes along.
+                empty = self._segments.pop()
+                note = empty.last_note(rows - 1, rows) or b""
+        try:
+            heap_per_row = left.heap_used / left.count if left is not None and left.count else 0.0
+            layout = self._format.grow(rows, heap_bytes + len(note), heap_per_row)
+            segment = self._recycle(layout) or self._create(layout)
+            segment.begin(rows)
+            if note:
+                segment.add_note(rows - 1, note)
+        except BaseException:
+            if empty is not None:
+                self._segments.append(empty)
+            raise
         self._segments.append(segment)
+        if empty is not None:
+            os.unlink(empty.path)
+            empty.close()
         self._bind()
         self._on_roll()
 
@@ -201,13 +220,6 @@ class LogWriter:
         # It may be given back from now on; if no other can be had, nothing may go into it.
         self.writes.clear()
         segment.mark_done()
-        if not segment.count:
-            # An exception, Ctrl-C say, came in between. The last row lies in the segment before, and the
-            # sealer relies on it that there is none behind that one.
-            self._segments.pop()
-            os.unlink(segment.path)
-            segment.close()
-            return
         is_large = segment.layout.row_bytes >= _LARGE_ROW
         if self._backlog() > (
             self._resident_bytes_of_large_rows if is_large else self._resident_bytes

@@ -68,18 +68,21 @@ class RowFormat:
             max_rows = FIRST_ROWS if self._next_number < 3 else _MAX_ROWS
             self._add(tuple(features.values()), max_rows, heap_bytes)
 
-    def grow(self, num_rows: int, heap_bytes: int) -> Layout:
+    def grow(self, num_rows: int, heap_bytes: int, heap_per_row: float = 0.0) -> Layout:
         """Returns the layout for a stream's next segment.
 
         Args:
           num_rows: How many rows the stream has.
-          heap_bytes: How much of the heap the next row needs.
+          heap_bytes: How much of the heap the next row or note needs.
+          heap_per_row: How much the rows before took, with their notes: where that is much, a larger
+            heap keeps segments from being left with most of their rows free.
         """
         layout = self.layout
         assert layout is not None, "there was a row, or there is one to come"
         is_small = layout.number != self._grown and num_rows >= FIRST_ROWS
-        if is_small or heap_bytes > layout.heap_bytes:
-            heap = max(heap_bytes, layout.heap_bytes // 2)
+        usual = min(int(heap_per_row * layout.capacity), step_log.segment_bytes(self._num_streams))
+        if is_small or max(heap_bytes, usual // 2) > layout.heap_bytes:
+            heap = max(heap_bytes, usual // 2, layout.heap_bytes // 2)
             layout = self._add(layout.features, _MAX_ROWS, heap)
             self._grown = layout.number
         return layout

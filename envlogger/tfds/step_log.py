@@ -52,6 +52,8 @@ _HEAP_BYTES = 64 << 10
 # Large enough that taking the next segment is rare, small enough that a small environment's process
 # stays small; see benchmarks/growth.py.
 _SEGMENT_BYTES = 4 << 20
+# Of rows so large that sixteen come to more, a segment has fewer.
+_LARGE_SEGMENT_BYTES = 64 << 20
 # Streams share that, down to this: each of them has a few segments.
 _STREAM_SEGMENT_BYTES = 256 << 10
 _ALIGNMENT = 64
@@ -141,13 +143,19 @@ def make_layout(
       num_streams: How many streams have such segments.
     """
     leaves = tuple(features)
-    shared = max(_SEGMENT_BYTES // num_streams, _STREAM_SEGMENT_BYTES)
-    segment_bytes = _SEGMENT_BYTES if num_streams == 1 else shared
-    fixed = sum(_nbytes(feature) for feature in leaves)
-    capacity = max(min(segment_bytes // max(fixed, 16), max_rows), min(max_rows, 16))
+    size = segment_bytes(num_streams)
+    fixed = max(sum(_nbytes(feature) for feature in leaves), 16)
+    # The last row stays in its segment, so there is room for two at least.
+    least = min(max_rows, max(min(_LARGE_SEGMENT_BYTES // fixed, 16), 2))
+    capacity = max(min(size // fixed, max_rows), least)
     varies = any(is_varying(feature) for feature in leaves)
-    heap = max(_HEAP_BYTES, segment_bytes if varies and max_rows > 16 else 0, 2 * heap_bytes)
+    heap = max(_HEAP_BYTES, size if varies and max_rows > 16 else 0, 2 * heap_bytes)
     return Layout(number, leaves, capacity, heap)
+
+
+def segment_bytes(num_streams: int) -> int:
+    """Returns how large the rows of a segment are, unless they are large themselves."""
+    return min(max(_SEGMENT_BYTES // num_streams, _STREAM_SEGMENT_BYTES), _SEGMENT_BYTES)
 
 
 class Segment:
@@ -358,17 +366,21 @@ def reserve(path: str, size: int) -> None:
     Raises:
       OSError: There is no space.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        os.posix_fallocate(descriptor, 0, size)
-        zeros = bytes(min(size, _ZEROS_BYTES))
-        for start in range(0, size, len(zeros)):
-            os.pwrite(descriptor, memoryview(zeros)[: size - start], start)
-    except BaseException:
-        os.unlink(path)
-        raise
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            zeros = bytes(min(size, _ZEROS_BYTES))
+            for start in range(0, size, len(zeros)):
+                os.pwrite(descriptor, memoryview(zeros)[: size - start], start)
+        except BaseException:
+            os.unlink(path)
+            raise
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        # A path by way of a descriptor says nothing to people.
+        raise OSError(error.errno, error.strerror, os.path.realpath(path)) from error
 
 
 def segment_path(directory: str, stream: int, index: int | str) -> str:

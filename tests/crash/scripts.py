@@ -91,7 +91,9 @@ def _metadata(kind: str, rng: np.random.Generator, number: int, episode: int) ->
         return {"last": number}
     if rng.random() < 0.6:
         return None
-    value = {"note": f"episode {episode}", "return": float(rng.normal())}
+    # Some fill a segment's heap.
+    note = f"episode {episode}, " * (3000 if rng.random() < 0.1 else 1)
+    value = {"note": note, "return": float(rng.normal())}
     if episode > 4:
         value["late"] = number
     return value
