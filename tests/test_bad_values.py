@@ -4,6 +4,7 @@ recorded before it stays readable. What is merely odd is kept."""
 
 from __future__ import annotations
 
+import typing
 import warnings
 
 import bad_input
@@ -89,6 +90,35 @@ def test_episode_metadata_that_changes(tmp_path):
     assert helpers.read_metadata(tmp_path) == [{"m": 1.0}, None]
 
 
+def test_an_integer_that_a_float_does_not_hold(tmp_path):
+    # Also where it is the first value: the spec says float64.
+    steps = [helpers.first(), helpers.mid(reward=2**53 + 1)]
+    env = helpers.ScriptedEnv([steps])
+    env.reward_spec = lambda: specs.Array((), np.float64)
+
+    with helpers.logger(tmp_path, env) as logger:
+        logger.reset()
+        with pytest.raises(errors.ValueMismatchError) as raised:
+            logger.step(0)
+
+    helpers.check_message(raised, "reward: got int64", str(2**53 + 1), "expected float64")
+    bad_input.check_kept(tmp_path, [steps[:1]])
+
+
+def test_time_steps_with_more_fields(tmp_path):
+    class Longer(typing.NamedTuple):
+        step_type: typing.Any
+        reward: typing.Any
+        discount: typing.Any
+        observation: typing.Any
+        extras: typing.Any
+        first, mid, last = dm_env.TimeStep.first, dm_env.TimeStep.mid, dm_env.TimeStep.last
+
+    helpers.record(tmp_path, [[Longer(*step, {"x": 1}) for step in GOOD]] * 2)
+
+    bad_input.check_kept(tmp_path, [GOOD] * 2)
+
+
 def test_after_an_error_an_episode_begins(tmp_path):
     steps = [
         helpers.first(),
@@ -163,6 +193,25 @@ def test_values_that_cannot_be_stored(tmp_path, slot, value, got):
     assert isinstance(raised.value, TypeError)
     helpers.check_message(raised, "a: got " if slot == "step_fn" else f"{slot}/a: got ", got)
     bad_input.check_kept(tmp_path, [GOOD, steps[:1]])
+
+
+def test_metadata_that_cannot_be_stored(tmp_path):
+    with pytest.raises(errors.UnsupportedValueError) as raised:
+        helpers.logger(tmp_path, helpers.ScriptedEnv([GOOD]), metadata={"agent": object()})
+
+    helpers.check_message(raised, "'agent'", "builtins.object", "supported are", "Convert it")
+    assert not (tmp_path / "dataset_info.json").exists()
+
+
+def test_specs_that_cannot_be_stored(tmp_path):
+    env = helpers.ScriptedEnv([GOOD])
+    env.action_spec = lambda: {"grip": None}
+
+    with pytest.raises(errors.UnsupportedValueError) as raised:
+        helpers.logger(tmp_path, env)
+
+    helpers.check_message(raised, "'action_spec/grip'", "NoneType", "supported are")
+    assert not (tmp_path / "dataset_info.json").exists()
 
 
 def test_object_arrays_of_text_are_kept(tmp_path):

@@ -180,17 +180,17 @@ class Recorder:
             is_float = self._is_aligned and path in _FLOATS
             if spec is not None:
                 is_float = np.issubdtype(spec.dtype, np.floating)
-            if code == "i" and is_float:
-                # `reward = 0` where the spec says float: the next one may be 0.5.
-                array = array.astype(np.float64)
+            # `reward = 0` where the spec says float: the next one may be 0.5.
+            sample = array.astype(np.float64) if code == "i" and is_float else array
             known: features.Shape = array.shape
             if isinstance(spec, VaryingArray) and known:
                 known = (None, *known[1:])
-            draft.add(draft.infer(path, array, known))
+            feature = draft.infer(path, sample, known)
+            draft.add(feature)
             young[path] = stream
-            if surprise := _compare_to_spec(path, code, array, spec):
+            if surprise := _compare_to_spec(path, code, sample, spec):
                 surprises.append(surprise)
-            return array
+            return schema.conform(feature, code, array)
         if path in young:
             del young[path]
             if wider := schema.widened(feature, array):

@@ -108,6 +108,8 @@ class _Compiler:
             return
         self._check(f"{name}.__class__ is not {self._constant('T', type(value))}")
         if isinstance(value, Mapping):
+            if hasattr(type(value), "__missing__"):
+                raise _UnsupportedError  # a Counter has any key that it is asked for
             self._check(f"len({name}) != {len(value)}")
             items: list[tuple[Any, str, Any]] = [
                 (key, str(key), item) for key, item in value.items()
@@ -157,8 +159,9 @@ class _Compiler:
                 "    def write(timestep, action, custom_data, flags):",
                 "        try:",
                 *(f"            {line}" for line in body),
-                # A key is missing, an int is too large, a str has no UTF-8: not such a row.
-                "        except (LookupError, Error, UnicodeError, TypeError, AttributeError):",
+                # A key is missing, an int is too large, a str has no UTF-8, a time step has a fifth
+                # field: not such a row.
+                "        except (LookupError, Error, ValueError, TypeError, AttributeError):",
                 "            return False",
                 "    return write",
             ]
