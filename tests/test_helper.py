@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 
 import helpers
@@ -88,6 +90,69 @@ def test_where_helpers_die_again_and_again_the_process_seals(tmp_path):
         helpers.play_whole(env, 2)
     assert len(caught) == 1
     assert processes.numbers(tmp_path / "log") == _EPISODES
+
+
+def test_a_helper_that_dies_while_flush_waits_for_it(tmp_path):
+    with _make(tmp_path / "log") as env:
+        helpers.play_whole(env, 1)
+        helper_pid = processes.helper_of_this_process()
+        os.kill(helper_pid, signal.SIGSTOP)
+        timer = threading.Timer(0.3, os.kill, (helper_pid, signal.SIGKILL))
+        timer.start()
+        env.flush()
+        timer.join()
+
+        assert processes.numbers(tmp_path / "log") == _EPISODES[:1]
+
+
+def test_a_helper_whose_answers_nobody_reads_still_ends(tmp_path, monkeypatch):
+    # As many errors as fill the pipe, as of a disk that is full while the writer is idle.
+    pipe = os.pipe
+
+    def small_pipe():
+        ends = pipe()
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, 4096)
+        return ends
+
+    monkeypatch.setattr(os, "pipe", small_pipe)
+    with _make(tmp_path / "log") as env:
+        monkeypatch.undo()
+        helpers.play_whole(env, 8)
+        its_helper = env._backend._session._sealing._helper
+        pid = processes.helper_of_this_process()
+        [written] = {
+            int(fd)
+            for fd in os.listdir(f"/proc/{pid}/fd")
+            if fd != "0"
+            and os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), os.fstat(its_helper._answers))
+        }
+        full = os.open(f"/proc/{pid}/fd/{written}", os.O_WRONLY | os.O_NONBLOCK)
+        os.write(full, b" " * 4096)
+        os.close(full)
+        its_helper._send(helper.PUBLISH)  # which is answered, in the end
+        processes.wait_for(lambda: processes.numbers(tmp_path / "log") == _EPISODES)
+    assert processes.numbers(tmp_path / "log") == _EPISODES
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_without_standard_streams(tmp_path, closed):
+    source = f"""
+import os, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import envlogger
+    from envlogger.testing import catch_env
+    with envlogger.EnvLogger(catch_env.Catch(), data_directory={str(tmp_path / "log")!r}) as env:
+        env.reset()
+        env.flush()
+        is_alive = env._backend._session._sealing._helper.is_alive
+with open({str(tmp_path / "result")!r}, "w") as file:
+    print(is_alive, *(item.message for item in caught), file=file)
+"""
+    (tmp_path / "program.py").write_text(source)
+    subprocess.run(f"{sys.executable} {tmp_path}/program.py {closed}", shell=True, check=True)
+
+    assert (tmp_path / "result").read_text() == "True\n"
 
 
 @pytest.mark.parametrize("executable", ["/nowhere/python", "", None])

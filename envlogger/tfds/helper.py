@@ -14,7 +14,7 @@ import select
 import subprocess
 import sys
 
-from envlogger.tfds import dataset
+from envlogger.tfds import dataset, session
 from envlogger.tfds.helper_process import CLOSE, POLL_SECONDS, PRESSURE, PUBLISH, WAKE
 
 # The libraries for linear algebra that numpy may come with start a thread for each core, which is half
@@ -51,8 +51,8 @@ class Helper:
     def __init__(
         self, target: dataset.DatasetDirectory, session_id: str, sync_interval: float | None
     ) -> None:
-        commands, self._commands = os.pipe()
-        self._answers, answers = os.pipe()
+        commands, self._commands = map(session.above_standard, os.pipe())
+        self._answers, answers = map(session.above_standard, os.pipe())
         os.set_blocking(self._commands, False)
         os.set_blocking(self._answers, False)
         task = {
@@ -97,11 +97,6 @@ class Helper:
         """Whether the process is there."""
         return self._process.poll() is None
 
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self._process.pid
-
     def wake(self) -> None:
         """Says that there are rows to seal."""
         self._send(WAKE)
@@ -118,20 +113,20 @@ class Helper:
         """Has the helper publish what it can, and waits until it has tried."""
         self._ask(PRESSURE)
 
-    def publish(self) -> None:
-        """Has the helper publish the episodes that are finished, and waits for it.
+    def publish(self) -> bool:
+        """Has the helper publish the episodes that are finished; returns False if it died over that.
 
         Raises:
           OSError: The helper could not write.
         """
-        self._ask(PUBLISH)
+        return self._ask(PUBLISH)
 
     def finish(self) -> bool:
         """Has the helper seal and publish everything, waits for its end; returns whether it did."""
         self._send(CLOSE)
-        self._process.wait()
-        self.close()
-        return not os.path.exists(self._session_path)
+        self.close()  # which says the same, where the pipe was full
+        has_failed = self._process.wait() > 0  # it may also have been killed, when all was done
+        return not has_failed and not os.path.exists(self._session_path)
 
     def close(self) -> None:
         """Closes the pipes."""
@@ -145,7 +140,7 @@ class Helper:
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._commands, command)
 
-    def _ask(self, command: bytes) -> None:
+    def _ask(self, command: bytes) -> bool:
         before = self._num_acknowledged
         answers = select.poll()  # select() ends at 1024 open files
         answers.register(self._answers, select.POLLIN)
@@ -153,6 +148,7 @@ class Helper:
         while self._num_acknowledged == before and self.is_alive:
             answers.poll(POLL_SECONDS * 1000)
             self._read()
+        return self._num_acknowledged != before
 
     def _read(self) -> None:
         with contextlib.suppress(BlockingIOError):

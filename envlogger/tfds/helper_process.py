@@ -28,6 +28,7 @@ POLL_SECONDS = 0.5
 # How long it waits before it tries again to write to a disk that was full.
 _RETRY_SECONDS = 1.0
 _NICENESS = 10
+_MAX_ERROR = 500  # characters: what a pipe takes in one piece, as a line of JSON
 
 
 def main(task: dict[str, Any]) -> None:
@@ -41,7 +42,8 @@ def main(task: dict[str, Any]) -> None:
     try:
         lock.acquire()
     except FileNotFoundError:
-        return  # the writer died early, and somebody has recovered its session already
+        # It was removed; or the writer died early, and somebody has recovered it already.
+        sys.exit(1)
     _Loop(target, task).run()
     lock.release()
 
@@ -54,6 +56,7 @@ class _Loop:
         self._session_id = task["session"]
         self._commands = task["commands"]
         self._answers = task["answers"]
+        os.set_blocking(self._answers, False)  # a writer that is idle does not read them
         self._sync_interval = task["sync_interval"]
         self._next_sync = time.monotonic() + (self._sync_interval or 0.0)
         self._poll = select.poll()
@@ -84,7 +87,7 @@ class _Loop:
                 # A full disk, as a rule. The step log has everything: begin anew from there.
                 if is_over:
                     sys.exit(1)  # the writer that waits says why; the next one recovers the session
-                self._answer({"error": str(error)})
+                self._answer({"error": str(error)[:_MAX_ERROR]})
                 if sealer is not None:
                     sealer.close()
                     sealer = None
@@ -95,7 +98,8 @@ class _Loop:
         if self._sync_interval is not None:
             timeout = min(max(self._next_sync - time.monotonic(), 0.0), timeout)
         ready = {descriptor for descriptor, _ in self._poll.poll(timeout * 1000)}
-        return os.read(self._commands, 4096) if self._commands in ready else b""
+        # At its end, the writer has closed, or died.
+        return (os.read(self._commands, 4096) or CLOSE) if self._commands in ready else b""
 
     def _is_writer_gone(self) -> bool:
         if self._writer < 0:

@@ -96,7 +96,12 @@ class Sealer:
         self.publish()
 
     def finish(self) -> None:
-        """Seals and publishes all rows; the writer is gone or waits. Removes the session."""
+        """Seals and publishes all rows; the writer is gone or waits. Removes the session.
+
+        Raises:
+          FileNotFoundError: Somebody else has removed it, and rows perhaps that were not seen here.
+        """
+        os.stat(self._directory)
         self.seal()
         end = End.RESET if self._journal.is_closed else End.KILLED
         for log in self._logs:

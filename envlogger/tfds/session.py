@@ -278,6 +278,19 @@ class Lock:
 os.register_at_fork(after_in_child=Lock._drop_all)
 
 
+def above_standard(descriptor: int) -> int:
+    """Returns a descriptor that a child's stdin, stdout and stderr do not take the place of.
+
+    Daemons are started with these closed, and then 0 to 2 are given out for other files.
+    """
+    if descriptor > 2:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)
+
+
 def sync_directory(directory: str) -> None:
     """Makes the journal and the names of a session's files survive a loss of power."""
     with contextlib.suppress(FileNotFoundError):

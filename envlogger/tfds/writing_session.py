@@ -87,7 +87,11 @@ class WritingSession:
         ]
         self._num_begun = 0  # episodes, since it was looked after what seals them
         self._journaled: dict[Path, Feature] = dict(schema.Schema().episode)
-        self.journal_episode_features()  # those that the caller or the dataset gives
+        try:
+            self.journal_episode_features()  # those that the caller or the dataset gives
+        except BaseException:
+            self._sealing.close()
+            raise
         self._pid = os.getpid()
         _sessions.add(self)
         # Closes at the end of the process, or when nobody has the session any more.
@@ -324,12 +328,12 @@ class _Sealing:
 
     def publish(self) -> None:
         """Publishes the episodes that are finished."""
-        if self._helper is not None and not self._helper.is_alive:
-            self._restart_helper()
-        if self._helper is not None:
-            self._helper.publish()
-        else:
-            self._seal_here(Sealer.flush)
+        while self._helper is not None:
+            if not self._helper.is_alive:
+                self._restart_helper()
+            elif self._helper.publish():
+                return
+        self._seal_here(Sealer.flush)
 
     def close(self) -> None:
         """Seals and publishes everything, and gives up the session."""
@@ -376,6 +380,11 @@ class _Sealing:
 
     def _seal_here(self, work: Callable[[Sealer], object]) -> None:
         """Does what the helper would do."""
+        if not os.path.isdir(self.directory):
+            raise errors.DatasetError(
+                f"{self._target.directory}: the directory, or the session in it, was removed while it was "
+                "logged into, and with it the steps that had not been published."
+            )
         if self._sealer_lock is None:
             lock = session.Lock(self.directory, session.SEALER_LOCK)
             lock.acquire()
