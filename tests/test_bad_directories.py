@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import bad_input
 import helpers
@@ -30,6 +31,49 @@ def test_a_directory_that_is_a_file(tmp_path):
         assert isinstance(raised.value, OSError)
         helpers.check_message(raised, str(path), "data_directory")
     assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_version_directory_that_is_a_link_to_nothing(tmp_path, is_there):
+    if is_there:
+        (tmp_path / "disk").mkdir()
+    (tmp_path / "catch").mkdir()
+    link = tmp_path / "catch" / "1.0.0"
+    link.symlink_to(tmp_path / "disk")
+
+    with pytest.raises(errors.DatasetError) as raised:
+        helpers.logger(link, helpers.ScriptedEnv([GOOD]))
+
+    helpers.check_message(raised, str(link), "got a symbolic link", "the directory above")
+    assert os.listdir(tmp_path / "catch") == ["1.0.0"]
+
+
+def test_a_link_to_a_dataset_is_as_good_as_the_dataset(tmp_path):
+    helpers.record(tmp_path / "disk" / "catch" / "1.0.0", [GOOD])
+    (tmp_path / "data" / "catch").mkdir(parents=True)
+    link = tmp_path / "data" / "catch" / "1.0.0"
+    link.symlink_to(tmp_path / "disk" / "catch" / "1.0.0")
+
+    helpers.record(link, [GOOD])
+
+    assert len(helpers.read(link)) == 2
+
+
+@pytest.mark.parametrize("num_episodes", [0, 3])  # published before
+@pytest.mark.parametrize("helper", [True, False])
+def test_a_directory_that_is_removed_is_no_success(tmp_path, num_episodes, helper):
+    path = tmp_path / "catch" / "1.0.0"
+    logger = helpers.scripted_logger(path, [GOOD] * 20, max_episodes_per_file=1, helper=helper)
+    for _ in range(num_episodes):
+        helpers.play(logger, [[0, 1]])
+    logger.flush()
+    helpers.play(logger, [[0, 1]])
+    shutil.rmtree(tmp_path / "catch")
+
+    with pytest.raises(errors.DatasetError) as raised:
+        logger.close()
+
+    helpers.check_message(raised, str(path), "was removed while it was logged into")
 
 
 def test_a_directory_that_cannot_be_made():
@@ -113,7 +157,19 @@ def test_a_dataset_of_another_schema_stays_as_it_was(tmp_path, observation, acti
         ("version", "1.0"),
         ("max_episodes_per_file", 0),
         ("image_format", "gif"),
+        ("image_format", ["raw"]),
+        ("split_name", 5),
+        ("split_name", "_"),
+        ("max_episodes_per_file", "5"),
+        ("max_episodes_per_file", 2.5),
+        ("max_backlog_bytes", "1GB"),
+        ("max_backlog_bytes", -1),
+        ("sync_interval", 0),
+        ("sync_interval", float("nan")),
+        ("sync_interval", "10"),
+        ("session_id", 5),
     ],
+    ids=str,
 )
 def test_illegal_options(tmp_path, option, value):
     with pytest.raises(errors.OptionError) as raised:
@@ -122,6 +178,11 @@ def test_illegal_options(tmp_path, option, value):
     assert isinstance(raised.value, ValueError)
     helpers.check_message(raised, f"{option}: got {value!r}", "expected")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_config_that_is_none(tmp_path):
+    with pytest.raises(errors.OptionError, match=r"ds_config: got dict, expected a tfds.rlds"):
+        helpers.logger(tmp_path / "runs", helpers.ScriptedEnv([GOOD]), ds_config={})
 
 
 def test_no_directory_at_all():

@@ -32,6 +32,21 @@ _WRITE = """
 """
 
 
+_OPEN_AND_CLOSE = """
+    for _ in range(150):
+        envlogger.EnvLogger(catch_env.Catch(), data_directory=directory, helper=False).close()
+"""
+
+
+def test_writers_that_open_and_close_without_an_episode(tmp_path):
+    path = tmp_path / "catch" / "1.0.0"
+    programs = [processes.Program(_OPEN_AND_CLOSE, path, tmp_path, f"writer{i}") for i in range(3)]
+
+    for program in programs:
+        assert program.wait() == 0, program.stderr
+    assert not path.exists()
+
+
 def test_eight_writers_of_which_two_are_killed(tmp_path):
     path = tmp_path / "catch" / "1.0.0"
     source = _WRITE.format(rows=_ROWS, num_calls=_ROWS * _NUM_EPISODES)

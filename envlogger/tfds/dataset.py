@@ -6,7 +6,9 @@
       <name>-<split>.array_record-00000 …
       .envlogger/            ours; other readers ignore it
         lock                 held while publishing
-        index/<split>        int64 steps of each episode, in order
+        intent               there while somebody publishes
+        index/<split>        the number of steps of each episode
+        counts/<split>.json  the same, where readers had to count
         sessions/<id>/       what one writer has under way
 
 A reader sees a valid dataset at every instant: a shard is complete before it gets its name, and
@@ -20,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
+import itertools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -38,6 +41,7 @@ OURS = "envlogger"  # the key of metadata.json for what is not the caller's
 FORMAT = 1  # of what is ours, see docs/format.md
 
 _INTENT = "intent"
+_MAX_TRIES = 100  # to open what others open and remove at the same time
 _STAGING = "incomplete.envlogger_"  # TFDS passes over such names when it looks for versions
 # What a directory may hold where a writer died before its first publish had really begun.
 _PREPARED = frozenset(
@@ -202,9 +206,9 @@ class DatasetDirectory:
                         shards.sync_file(above)
                 return lock
             except FileNotFoundError:
-                if os.fstat(self.descriptor).st_nlink:
+                if os.fstat(self.descriptor).st_nlink and not self._is_staged():
                     raise
-                # Another writer has closed, without an episode, and removed the staging directory.
+                # Another writer has closed, without an episode, and removes the staging directory.
                 os.close(self.descriptor)
                 self.descriptor = self._open()
 
@@ -216,8 +220,10 @@ class DatasetDirectory:
 
     def session_ids(self) -> list[str]:
         """Returns the sessions that have something under way, or had when they died."""
-        path = os.path.join(self.root, STATE, "sessions")
-        return sorted(os.listdir(path)) if os.path.isdir(path) else []
+        try:
+            return sorted(os.listdir(os.path.join(self.root, STATE, "sessions")))
+        except FileNotFoundError:  # there was none yet; or the staging directory has been removed
+            return []
 
     def remove_session(self, session_id: str) -> None:
         """Removes what a session has left, all of which is published."""
@@ -290,12 +296,16 @@ class DatasetDirectory:
         """Lets go of the directory. Where nothing was ever published, nothing stays."""
         if self.descriptor < 0:
             return
-        if self._is_staged():
-            with self.lock():
-                if self._is_staged() and not self.session_ids():
-                    shutil.rmtree(os.readlink(self.root), ignore_errors=True)
-        os.close(self.descriptor)
-        self.descriptor = -1
+        try:
+            # Not there where another writer has closed, without an episode, and removes it.
+            with contextlib.suppress(FileNotFoundError):
+                if self._is_staged():
+                    with self.lock():
+                        if self._is_staged() and not self.session_ids():
+                            shutil.rmtree(os.readlink(self.root), ignore_errors=True)
+        finally:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     @property
     def _intent_path(self) -> str:
@@ -346,12 +356,14 @@ class DatasetDirectory:
         A shard that has more features than `features.json` says is valid, so a reader may come at
         any time, and a writer that dies here leaves work, but no damage.
         """
+        if covers(have, want):
+            return
         for split, lengths in info.shard_lengths.items():
             for index, length in enumerate(lengths):
-                path = os.path.join(self.root, info.shard_name(split, index))
-                if not covers(have, want):
-                    adapt_shard(path, length, have, want)
-                    self._copy_to_other_formats(info, split, index, length)
+                adapt_shard(
+                    os.path.join(self.root, info.shard_name(split, index)), length, have, want
+                )
+                self._copy_to_other_formats(info, split, index, length)
 
     def _copy_to_other_formats(self, info: Info, split: str, index: int, length: int) -> None:
         """Makes a shard anew in the formats that a dataset is there in besides ArrayRecord."""
@@ -367,26 +379,40 @@ class DatasetDirectory:
 
     def _open(self) -> int:
         """Returns a descriptor of the directory in which the dataset is, or is prepared."""
+        tries = itertools.count(1)
+        while True:
+            try:
+                descriptor = self._try_to_open()
+            except OSError as error:
+                if isinstance(error, errors.EnvLoggerError):
+                    raise
+                is_gone = isinstance(error, FileNotFoundError | FileExistsError)
+                if is_gone and next(tries) < _MAX_TRIES:
+                    continue  # another writer has moved or removed it in between
+                raise errors.DatasetError(
+                    f"{self.directory}: the directory cannot be made or written: {error.strerror}. "
+                    "Use a data_directory that you may write to."
+                ) from error
+            if descriptor >= 0:
+                return descriptor
+
+    def _try_to_open(self) -> int:
+        """Returns a descriptor, or -1 where the directory has been moved meanwhile."""
+        path = self._locate()
+        os.makedirs(os.path.join(path, STATE), exist_ok=True)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        descriptor = session.above_standard(os.open(path, flags))
         try:
-            while True:
-                path = self._locate()
-                os.makedirs(os.path.join(path, STATE), exist_ok=True)
-                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                self.descriptor = descriptor
-                # Another writer may have moved or removed it between the two calls.
-                if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    if self._locate() == path:
-                        self._check_writable(path)
-                        return descriptor
-                    shutil.rmtree(path, ignore_errors=True)  # staged beside what has come meanwhile
-                os.close(descriptor)
-        except (OSError, NotADirectoryError) as error:
-            if isinstance(error, errors.EnvLoggerError):
-                raise
-            raise errors.DatasetError(
-                f"{self.directory}: the directory cannot be made or written: {error.strerror}. "
-                "Use a data_directory that you may write to."
-            ) from error
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                if self._locate() == path:
+                    self._check_writable(path, descriptor)
+                    return descriptor
+                shutil.rmtree(path, ignore_errors=True)  # staged beside what has come meanwhile
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return -1
 
     def _locate(self) -> str:
         directory = self.directory
@@ -408,11 +434,18 @@ class DatasetDirectory:
                 "Use a new or empty data_directory."
             )
         if not entries and dataset_files.is_version_directory(directory):
+            if os.path.islink(directory):
+                raise errors.DatasetError(
+                    f"{directory}: got a symbolic link, expected a directory or nothing, which the first "
+                    "episode's puts itself in the place of. Make a link of the directory above, or use "
+                    "another data_directory."
+                )
             return staging_path(directory)
         return directory
 
-    def _check_writable(self, path: str) -> None:
-        if not os.access(path, os.W_OK | os.X_OK):
+    def _check_writable(self, path: str, descriptor: int) -> None:
+        # By its descriptor: another writer may have moved it, or removed it.
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor):
             raise errors.DatasetError(
                 f"{path}: the directory is not writable. Use a data_directory that is."
             )

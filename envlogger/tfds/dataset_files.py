@@ -26,7 +26,7 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 # A file name has at most 255 bytes; it holds name and split.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
-_SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+_SPLIT = re.compile(r"(?=[_-]*[A-Za-z0-9])[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 
 _DEFAULT_NAME = "envlogger_dataset"
 _DEFAULT_VERSION = "0.0.1"
@@ -179,10 +179,10 @@ def check_split_name(split: str) -> None:
     Raises:
       OptionError: The name is not legal; `all` is TFDS's own word for all splits.
     """
-    if not _SPLIT.fullmatch(str(split)) or split == "all":
+    if not isinstance(split, str) or not _SPLIT.fullmatch(split) or split == "all":
         raise errors.OptionError(
-            f"split_name: got {split!r}, expected up to 100 letters, digits, '_' and '-', and not "
-            "'all', which TFDS uses for all splits. Use a name such as 'train'."
+            f"split_name: got {split!r}, expected up to 100 letters, digits, '_' and '-', one of them a "
+            "letter or digit, and not 'all', which TFDS uses for all splits. Use a name such as 'train'."
         )
 
 

@@ -32,7 +32,13 @@ def to_schema(ds_config: Any, image_format: str) -> schema.Schema:
     Raises:
       UnsupportedValueError: A feature is of a class that this library cannot write.
       NameConflictError: A metadata feature has a reserved name.
+      OptionError: It is something else.
     """
+    if not hasattr(ds_config, "step_metadata_info"):
+        raise errors.OptionError(
+            f"ds_config: got {type(ds_config).__qualname__}, expected a "
+            "tfds.rlds.rlds_base.DatasetConfig."
+        )
     result = schema.Schema(image_format=image_format, is_given=True)
     for field, slot in _FIELDS.items():
         info = getattr(ds_config, field)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from envlogger import errors
 from envlogger.converters import json_codec, spec_codec
-from envlogger.options import check_path
+from envlogger.options import check_count, check_path
 from envlogger.tfds import (
     dataset,
     dataset_files,
@@ -72,7 +73,9 @@ def open_session(
     """
     split = split_name or "train"
     dataset_files.check_split_name(split)
-    _check_options(max_episodes_per_file, image_format, session_id)
+    max_episodes_per_file = check_count("max_episodes_per_file", max_episodes_per_file)
+    max_backlog_bytes = check_count("max_backlog_bytes", max_backlog_bytes)
+    _check_options(sync_interval, image_format, session_id)
     if dataset.OURS in metadata:
         raise errors.NameConflictError(
             f"metadata: got the key {dataset.OURS!r}, which is reserved. Rename it."
@@ -142,17 +145,21 @@ def check_is_empty(data_directory: str | os.PathLike[str]) -> None:
         )
 
 
-def _check_options(max_episodes_per_file: int, image_format: str, session_id: str | None) -> None:
-    if max_episodes_per_file < 1:
+def _check_options(sync_interval: float | None, image_format: str, session_id: str | None) -> None:
+    is_number = isinstance(sync_interval, int | float) and not isinstance(sync_interval, bool)
+    if sync_interval is not None and not (is_number and 0 < sync_interval < math.inf):
         raise errors.OptionError(
-            f"max_episodes_per_file: got {max_episodes_per_file}, expected at least 1."
+            f"sync_interval: got {sync_interval!r}, expected seconds, more than 0, such as 10.0; or None "
+            "for never."
         )
-    if image_format not in features.IMAGE_ENCODINGS:
+    if image_format not in list(features.IMAGE_ENCODINGS):
         raise errors.OptionError(
             f"image_format: got {image_format!r}, expected one of "
             f"{', '.join(map(repr, features.IMAGE_ENCODINGS))}."
         )
-    if session_id is not None and not _SESSION_ID.fullmatch(session_id):
+    if session_id is not None and not (
+        isinstance(session_id, str) and _SESSION_ID.fullmatch(session_id)
+    ):
         raise errors.OptionError(
             f"session_id: got {session_id!r}, expected up to 100 letters, digits, '_', '.' and '-', "
             "with a letter or digit first."

@@ -78,9 +78,9 @@ def recover_sessions(target: dataset.DatasetDirectory) -> Report:
             sealing.acquire()
             if os.path.isdir(directory):
                 report.recovered[session_id] = _recover_session(target, session_id)
-        except (errors.EnvLoggerError, OSError, ValueError) as error:
+        except Exception as error:  # whatever it is, the other sessions are recovered
             if os.path.isdir(directory):  # otherwise a helper has just finished it
-                report.failed[session_id] = str(error)
+                report.failed[session_id] = str(error) or repr(error)
         finally:
             sealing.release()
             if writer is not None:
