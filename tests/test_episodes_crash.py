@@ -172,6 +172,31 @@ def test_an_episode_is_there_as_a_whole_or_not_at_all(tmp_path, name, place):
     assert _check(tmp_path / "data")[0] == list(range(2 * _LENGTH))
 
 
+@pytest.mark.parametrize("helper", [True, False])
+def test_an_episode_beyond_the_backlog_is_there_as_a_whole_or_not_at_all(tmp_path, helper):
+    source = (
+        _STEPS
+        + _KILL.format(name="end_episode", place=1)
+        + """
+    from envlogger.tfds import EpisodeWriter
+
+    image = np.zeros((512, 512, 3), np.uint8)
+    writer = EpisodeWriter(directory, max_backlog_bytes=8 << 20, helper={helper})
+    for count in (2, 60):
+        writer.add_episode([{{"observation": image, "reward": 1.0}}] * count)
+        os.write(notes, b".")
+    """.replace("\n    ", "\n").format(helper=helper)
+    )
+    program = processes.Program(source, tmp_path / "data", tmp_path)
+    assert program.wait() == -9, program.stderr
+    assert program.num_acknowledged == 1
+
+    recovery.recover(tmp_path / "data")
+
+    with envlogger.Reader(tmp_path / "data") as reader:
+        assert [len(episode) for episode in reader.episodes] == [2]
+
+
 _KILL_AT_LATE_FEATURE = """
 from envlogger.tfds import EpisodeWriter, log_writer
 

@@ -23,7 +23,6 @@ from envlogger.tfds import (
     dataset,
     example,
     helper,
-    sealer,
     session,
     shards,
     step_log,
@@ -399,8 +398,8 @@ def test_sync_interval_syncs_again_and_again(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("with_helper", [True, False])
 def test_an_episode_that_is_too_large_becomes_several_records(tmp_path, monkeypatch, with_helper):
-    monkeypatch.setattr(sealer, "EPISODE_BYTES", 20_000)
-    _inject(monkeypatch, "from envlogger.tfds import sealer; sealer.EPISODE_BYTES = 20_000")
+    monkeypatch.setattr(step_log, "EPISODE_BYTES", 20_000)
+    _inject(monkeypatch, "from envlogger.tfds import step_log; step_log.EPISODE_BYTES = 20_000")
     count = itertools.count()
     with envlogger.EnvLogger(
         catch_env.Catch(rows=1000, columns=1),  # 4 kB a step

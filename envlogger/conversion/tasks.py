@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from envlogger import step_data
 from envlogger.conversion.episode_encoder import EpisodeEncoder, parts_of
-from envlogger.tfds import feature_json, schema, sealer, shard_files
+from envlogger.tfds import feature_json, schema, sealer, shard_files, step_log
 from envlogger.tfds.episode import End
 
 # Called after each episode.
@@ -146,7 +146,7 @@ def encode(source: Episodes, task: Task, of: schema.Schema, place: Place, report
             for index in range(task.start, task.stop):
                 steps, metadata = source.episode(index)
                 name = source.episode_id(index, place.session_id)
-                for number, (part, end) in enumerate(parts_of(steps, sealer.EPISODE_BYTES)):
+                for number, (part, end) in enumerate(parts_of(steps, step_log.EPISODE_BYTES)):
                     end = end if end is End.SPLIT else source.end(index)
                     part_name = f"{name}.{number}" if number else name
                     if not is_whole:

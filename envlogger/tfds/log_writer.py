@@ -7,7 +7,7 @@ import collections
 import contextlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from envlogger import step_data
 from envlogger.tfds import row_format, step_log
@@ -60,6 +60,7 @@ class LogWriter:
         self._format = rows
         self._stream = stream
         self._max_backlog_bytes = max_backlog_bytes // num_streams
+        self._is_whole = False  # whether an episode is under way that counts only as a whole
         self._max_segments = max(_MAX_SEGMENTS // num_streams, 2)
         self._resident_bytes, self._resident_bytes_of_large_rows = (
             max(size // num_streams, _RESIDENT_BYTES_OF_A_STREAM)
@@ -114,6 +115,16 @@ class LogWriter:
         record["step_type"][place] = row.step_type
         record["flags"][place] = flags
         segment.commit(place + 1)
+
+    def append_whole(self, rows: Iterable[tuple[Row, int]], features: dict[Path, Feature]) -> None:
+        """Appends the rows of an episode, with their flags, that counts only as a whole."""
+        try:
+            for row, flags in rows:
+                self.append(row, features, flags)
+                # To make space, the first ones would have to be published without the others.
+                self._is_whole = True
+        finally:
+            self._is_whole = False
 
     def advance(self) -> bool:
         """Moves on to the next segment if this one is full of rows; returns whether it did.
@@ -237,9 +248,12 @@ class LogWriter:
         return None
 
     def _create(self, layout: Layout) -> Segment:
+        most = self._max_backlog_bytes
+        if self._is_whole:
+            most = max(most, 2 * step_log.EPISODE_BYTES)
         # The last row always stays in its segment, so there must be room for two.
         while len(self._segments) > 1 and (
-            (waiting := self._backlog()) + layout.size > self._max_backlog_bytes
+            (waiting := self._backlog()) + layout.size > most
             or len(self._segments) >= self._max_segments
         ):
             if not self._format.has_warned:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import glob
 import os
 
-from envlogger.tfds import dataset, example, log_reader, record, schema, session, shards
+from envlogger.tfds import dataset, example, log_reader, record, schema, session, shards, step_log
 from envlogger.tfds.episode import End, Episode
 from envlogger.tfds.structure import Path
 
 # A shard of such a size is published even if it has few episodes, so that the step log's space is
 # given back. TFDS recommends shards of 100 MiB and more.
 SHARD_BYTES = 128 << 20
-# An episode that is larger goes into several records: protobuf ends at 2 GiB, memory before that.
-EPISODE_BYTES = 256 << 20
 
 
 class Sealer:
@@ -74,9 +72,9 @@ class Sealer:
         begun = self._rows
         for log in self._logs:
             log.refresh()
-            for finished in log.finished(EPISODE_BYTES):
+            for finished in log.finished(step_log.EPISODE_BYTES):
                 self._add(finished)
-            if _unsealed_bytes(log) > EPISODE_BYTES:
+            if _unsealed_bytes(log) > step_log.EPISODE_BYTES:
                 self._split(log)
         if under_pressure:
             if not self._step_counts:
@@ -170,7 +168,7 @@ class Sealer:
             self._add_rows(log, log.num_rows - 1, End.SPLIT)
 
     def _add_rows(self, log: log_reader.LogReader, stop: int, end: End) -> None:
-        for part in log.take(stop, end, EPISODE_BYTES):
+        for part in log.take(stop, end, step_log.EPISODE_BYTES):
             self._add(part)
 
     def _add(self, finished: Episode) -> None:

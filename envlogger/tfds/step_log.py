@@ -47,6 +47,8 @@ ENDED = 8  # the episode is complete with this row
 WHOLE = 16  # the episode counts only once it is complete
 NOT_LAST = 32  # whoever gave the step said that it is not `is_last`
 
+# An episode that is larger goes into several records: protobuf ends at 2 GiB, memory before that.
+EPISODE_BYTES = 256 << 20
 _MAX_NOTES = 1024
 _HEAP_BYTES = 64 << 10
 # Large enough that taking the next segment is rare, small enough that a small environment's process

@@ -217,9 +217,7 @@ class Stream:
 
         rows, note = self._recorder.whole(taken(), metadata, self._number)
         self._session.journal_episode_features()
-        features = self._features()
-        for row, bits in zip(rows, flags, strict=True):
-            self._log.append(row, features, bits)
+        self._log.append_whole(zip(rows, flags, strict=True), self._features())
         if note is not None:
             self._log.add_note(log_reader.encode_note(*note))
         self._log.end_episode()

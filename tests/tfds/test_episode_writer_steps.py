@@ -13,7 +13,7 @@ import rlds_steps
 import envlogger
 from envlogger import errors
 from envlogger.testing.comparison import assert_same
-from envlogger.tfds import EpisodeWriter, sealer
+from envlogger.tfds import EpisodeWriter, step_log
 
 
 class TestFlags:
@@ -99,7 +99,7 @@ class TestLive:
     def test_an_episode_that_is_too_large_is_split(self, tmp_path):
         steps = rlds_steps.robot_steps(3, 40)
         with (
-            mock.patch.object(sealer, "EPISODE_BYTES", 8 << 10),
+            mock.patch.object(step_log, "EPISODE_BYTES", 8 << 10),
             EpisodeWriter(tmp_path, helper=False) as writer,
         ):
             for step in steps:
