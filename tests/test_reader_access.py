@@ -159,7 +159,7 @@ def test_what_was_used_last_stays():
 
 @pytest.mark.parametrize("value", [-1, 1.5, None, "1", True])
 def test_a_cache_of_no_size(run, value):
-    with pytest.raises(errors.OptionError, match=r"cache_bytes: got .*expected a number of bytes"):
+    with pytest.raises(errors.OptionError, match=r"cache_bytes: got .*expected an integer of at"):
         envlogger.Reader(run, cache_bytes=value)
 
 

@@ -59,6 +59,17 @@ def test_many_small_records(tmp_path):
     assert _read(packed, 5000) == [b""] * 5000
 
 
+@pytest.mark.parametrize("count", [65472, 65480, 65496, 65497])
+def test_a_chunk_that_has_more_records_than_bytes(tmp_path, count):
+    # The next one does not begin so many bytes behind its begin, 64, if that is in a block's header.
+    records = [b""] * count + [b"after"]
+    path = _write(tmp_path / "shard", records, f"group_size:{count},zstd:1")
+
+    file = ArrayRecordFile(path, count + 1)
+    assert [file.read(index) for index in (0, count - 1, count)] == [b"", b"", b"after"]
+    file.close()
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(errors.CorruptDatasetError) as raised:
         ArrayRecordFile(str(tmp_path / "shard"), 3)
@@ -75,6 +86,42 @@ def test_a_file_that_is_cut_off(tmp_path, size):
         ArrayRecordFile(path, 4)
 
     helpers.check_message(raised, path, "damaged or was not finished", "says 4")
+
+
+@pytest.mark.parametrize("field", [8, 25], ids=["size", "number of records"])
+def test_a_chunk_that_says_it_is_longer_than_the_file(tmp_path, field):
+    path = _write(tmp_path / "shard", [os.urandom(1000)] * 4)
+    file = ArrayRecordFile(path, 4)
+    last, _, _ = file._places[3]
+    file.close()
+    with open(path, "r+b") as damaged:
+        damaged.seek(last - 40 + field)  # in the chunk's header
+        damaged.write((10**6).to_bytes(7, "little"))
+
+    with pytest.raises(
+        errors.CorruptDatasetError, match=r"finished; 3 records can be read.* says 4"
+    ):
+        ArrayRecordFile(path, 4)
+
+
+@pytest.mark.parametrize("codec", ["zstd:1", "brotli:3", "snappy"])
+def test_a_record_whose_compressed_data_is_damaged(tmp_path, codec):
+    record = bytes(range(256)) * 40
+    path = _write(tmp_path / "shard", [record] * 2, f"group_size:1,{codec}")
+    file = ArrayRecordFile(path, 2)
+    position, size, _ = file._places[0]
+    with open(path, "r+b") as damaged:
+        damaged.seek(position + 6)  # the compression and the sizes are as they were
+        data = damaged.read(size - 6)
+        damaged.seek(position + 6)
+        damaged.write(bytes(byte ^ 0xFF for byte in data))
+
+    for read in (file.read, file.open, lambda index: file.read_part(index, 0, 10)):
+        with pytest.raises(errors.CorruptDatasetError) as raised:
+            read(0)
+        helpers.check_message(raised, path, "episode 0")
+    assert file.read(1) == record
+    file.close()
 
 
 def test_a_record_that_cannot_be_decompressed_spoils_no_other(tmp_path):
