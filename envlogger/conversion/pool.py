@@ -36,6 +36,8 @@ _ERRORS = (
     errors.UnsupportedValueError,
     errors.NameConflictError,
     errors.ValueMismatchError,
+    errors.OptionError,
+    errors.MissingExtraError,
     errors.EnvLoggerError,
     OSError,
 )
@@ -123,6 +125,8 @@ class _Workers:
         while under_way:
             number, line = self._answers.get()
             if not line:
+                if number not in under_way:  # it has done its last task
+                    continue
                 raise errors.EnvLoggerError(
                     f"A worker ended by itself, with code {self._processes[number].wait()}, while it "
                     f"converted {under_way[number]}. Was it killed, or is the memory full? Run the "
@@ -168,10 +172,13 @@ class _Workers:
         self._answers.put((number, ""))
 
 
-def _error(answer: Mapping[str, str]) -> Exception:
+def _error(answer: Mapping[str, Any]) -> Exception:
     """Returns an error of a worker as it was there."""
     kinds: dict[str, type[Exception]] = {kind.__name__: kind for kind in _ERRORS}
-    return kinds[answer["kind"]](answer["message"])
+    kind = kinds[answer["kind"]]
+    error = kind.__new__(kind, *answer["args"])  # MissingExtraError's __init__ takes others
+    vars(error).update(answer["attributes"])
+    return error
 
 
 # --- in the worker ---------------------------------------------------------------------------------
@@ -191,8 +198,18 @@ def main(place: Mapping[str, Any]) -> None:
             result = source.run(Task(**node["task"]), of, Place(**place), reporter.add)
             reporter.answer({"result": result.to_json()})
         except _ERRORS as error:
-            kind = next(kind.__name__ for kind in _ERRORS if isinstance(error, kind))
-            reporter.answer({"error": {"kind": kind, "message": str(error)}})
+            reporter.answer({"error": _describe(error)})
+
+
+def _describe(error: Exception) -> dict[str, Any]:
+    """Returns what `_error` makes an error of."""
+    kind = next(kind.__name__ for kind in _ERRORS if isinstance(error, kind))
+    arguments: tuple[Any, ...] = (str(error),)
+    if isinstance(error, OSError) and error.errno is not None:
+        # With its errno an OSError becomes a FileNotFoundError, say, again.
+        # The fourth is for Windows.
+        arguments = (error.errno, error.strerror, error.filename, None, error.filename2)
+    return {"kind": kind, "args": arguments, "attributes": vars(error)}
 
 
 def _take_lines(lines: queue.SimpleQueue[str]) -> None:
