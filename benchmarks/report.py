@@ -54,7 +54,7 @@ Times are in µs per step, start-up and close() in s; medians over repetitions, 
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Returns the whole report of `document`, which `__main__` also saves as JSON."""
+    """Returns the whole report of `document`, which `recording` also saves as JSON."""
     rows = document["results"]
     busy = ", ".join(
         f"{us} µs ({name})" if us < 1000 else f"{us // 1000} ms ({name})"

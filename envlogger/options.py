@@ -53,6 +53,17 @@ def check_kind(name: str, value: Any, kind: type[Any]) -> Any:
     return value
 
 
+def check_bool(name: str, value: Any) -> bool:
+    """Returns an option that is True or False.
+
+    Raises:
+      OptionError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise errors.OptionError(f"{name}: got {value!r}, expected a bool.")
+    return value
+
+
 def check_path(name: str, value: Any) -> str:
     """Returns the absolute path of a directory; `~` is the home directory.
 

@@ -20,7 +20,7 @@ from envlogger.backends import (
     tfds_backend_reader,
 )
 from envlogger.converters import spec_codec
-from envlogger.options import check_path
+from envlogger.options import check_count, check_path
 from envlogger.riegeli import log
 
 
@@ -45,7 +45,7 @@ class Reader(closing.Closing):
 
     Raises:
       DatasetError: The directory does not hold a dataset in RLDS form.
-      OptionError: There is no such split; `cache_bytes` is not a number of bytes.
+      OptionError: There is no such split, or there are no splits; `cache_bytes` is not a number of bytes.
       UnsupportedValueError: The dataset has a feature that cannot be decoded; the message has its path.
       CorruptDatasetError: One of its files is missing or damaged.
     """
@@ -58,6 +58,7 @@ class Reader(closing.Closing):
         backend: backend_reader.BackendReader | backend_type.BackendType | None = None,
         cache_bytes: int = tfds_backend_reader.DEFAULT_CACHE_BYTES,
     ) -> None:
+        check_count("cache_bytes", cache_bytes, at_least=0)
         self._backend = _make_backend(data_directory, split, backend, cache_bytes)
         self._read_specs()
 
@@ -137,17 +138,16 @@ def _make_backend(
     source: Any, split: str | None, backend: Any, cache_bytes: int
 ) -> backend_reader.BackendReader:
     if isinstance(backend, backend_reader.BackendReader):
+        _check_no_split(split, "a BackendReader, which chooses by itself")
         return backend
     if isinstance(source, in_memory_backend.InMemoryBackendWriter):
+        _check_no_split(split, "a run in memory, which has none")
         return in_memory_backend.InMemoryBackendReader(source)
     source = check_path("data_directory", source)
     if backend is None and log.is_log(source):
         backend = backend_type.BackendType.RIEGELI
     if backend == backend_type.BackendType.RIEGELI:
-        if split is not None:
-            raise errors.OptionError(
-                f"split: got {split!r}; {source} has none, as EnvLogger 1.x wrote."
-            )
+        _check_no_split(split, f"{source}, a log of EnvLogger 1.x, which has none")
         return riegeli_backend_reader.RiegeliBackendReader(source, cache_bytes=cache_bytes)
     if backend in (None, backend_type.BackendType.TFDS):
         return tfds_backend_reader.TFDSBackendReader(source, split, cache_bytes=cache_bytes)
@@ -155,6 +155,11 @@ def _make_backend(
         f"backend: got {backend!r} for {source!r}, expected a BackendReader, or to be left out for "
         "a directory that EnvLogger wrote."
     )
+
+
+def _check_no_split(split: str | None, source: str) -> None:
+    if split is not None:
+        raise errors.OptionError(f"split: got {split!r}, expected None for {source}. Leave it out.")
 
 
 __all__ = ["Reader"]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from envlogger import episode_items, errors
 from envlogger.episode_items import Item
-from envlogger.options import check_count, check_kind
+from envlogger.options import check_bool, check_count
 
 _MASK = "mask"
 
@@ -67,7 +67,7 @@ class Windows(episode_items.EpisodeItems):
     ) -> None:
         self._length = check_count("length", length)
         self._stride = self._length if stride is None else check_count("stride", stride)
-        self._pad: bool = check_kind("pad", pad, bool)
+        self._pad = check_bool("pad", pad)
         self._fields = fields
         super().__init__(source, split)
         self._lengths = self._reader.episode_lengths()

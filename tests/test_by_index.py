@@ -203,6 +203,7 @@ def test_indices_of_any_kind(run):
         (lambda p: envlogger.Windows(p, length=0), errors.OptionError, "length: got 0"),
         (lambda p: envlogger.Windows(p, length=2, stride=0), errors.OptionError, "stride: got 0"),
         (lambda p: envlogger.Windows(p, length=2, pad="x"), errors.OptionError, "pad: got 'x'"),
+        (lambda p: envlogger.Windows(p, length=2, pad=None), errors.OptionError, "pad: got None"),
         (
             lambda p: envlogger.Windows(p, length=10),
             errors.OptionError,

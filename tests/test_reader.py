@@ -187,6 +187,17 @@ def test_backends(run):
         envlogger.Reader(run, backend=envlogger.BackendType.IN_MEMORY)
 
 
+def test_options_of_backends_that_have_none(run):
+    writer = in_memory_backend.InMemoryBackendWriter()
+    backend = tfds_backend_reader.TFDSBackendReader(run)
+    with pytest.raises(errors.OptionError, match="split: got 'test', expected None for a run in"):
+        envlogger.Reader(writer, "test")
+    with pytest.raises(errors.OptionError, match="split: got 'eval', expected None for a Backend"):
+        envlogger.Reader(split="eval", backend=backend)
+    with pytest.raises(errors.OptionError, match="cache_bytes: got 'x', expected an integer"):
+        envlogger.Reader(writer, cache_bytes="x")
+
+
 @pytest.mark.parametrize("directory", [5, None, [], b"run", ""], ids=repr)
 def test_what_is_no_directory(directory):
     for use in (

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from envlogger import errors, step_data
 from envlogger.backends import backend_reader
 from envlogger.fork_safe_lock import ForkSafeLock
-from envlogger.options import check_path
+from envlogger.options import check_count, check_path
 from envlogger.riegeli import chunks, log, values_file
 from envlogger.varints import Ints
 
@@ -49,6 +49,7 @@ class RiegeliBackendReader(backend_reader.BackendReader):
 
     Raises:
       DatasetError: The directory does not hold such a log.
+      OptionError: `cache_bytes` is not a number of bytes.
       CorruptDatasetError: Its metadata or an index is damaged. Damage of steps is an error where they
         are read; the others can be read.
     """
@@ -64,7 +65,7 @@ class RiegeliBackendReader(backend_reader.BackendReader):
         self._directory = Path(check_path("data_directory", data_directory))
         self._verify = verify
         self._max_chunk_bytes = max_chunk_bytes
-        self._cache_bytes = cache_bytes
+        self._cache_bytes = check_count("cache_bytes", cache_bytes, at_least=0)
         if not log.is_log(self._directory):
             raise errors.DatasetError(
                 f"{self._directory}: got a directory without {log.METADATA}, expected one that "

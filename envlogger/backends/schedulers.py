@@ -13,15 +13,14 @@ import datetime
 import operator
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from envlogger import step_data
+from envlogger import errors, step_data
+from envlogger.options import check_count, check_fraction
 
 Scheduler = Callable[[step_data.StepData], bool]
-
-_Number = TypeVar("_Number", int, float)
 
 
 class NStepScheduler:
@@ -31,11 +30,11 @@ class NStepScheduler:
         step_interval: At least 1, which is every step.
 
     Raises:
-        ValueError: If `step_interval` is not positive.
+        OptionError: If `step_interval` is not an integer of at least 1.
     """
 
     def __init__(self, step_interval: int) -> None:
-        self._interval = _positive("step_interval", step_interval)
+        self._interval = check_count("step_interval", step_interval)
         self._next_step = 0
 
     def __call__(self, data: step_data.StepData | None = None) -> bool:
@@ -53,11 +52,11 @@ class BernoulliStepScheduler:
         seed: Equal seeds give equal decisions; None gives others in every run.
 
     Raises:
-        ValueError: If `keep_probability` is not in [0, 1].
+        OptionError: If `keep_probability` is not a number in [0, 1].
     """
 
     def __init__(self, keep_probability: float, seed: int | None = None) -> None:
-        self._keep_probability = _probability(keep_probability)
+        self._keep_probability = check_fraction("keep_probability", keep_probability)
         self._rng = np.random.default_rng(seed)
 
     def __call__(self, data: step_data.StepData | None = None) -> bool:
@@ -73,8 +72,8 @@ class ListStepScheduler:
             `np.unique(np.logspace(0, 6, 50, dtype=np.int64))`.
 
     Raises:
-        TypeError: If an element, or the dtype of the array, is not an integer.
-        ValueError: If `desired_steps` is empty.
+        OptionError: If an element, or the dtype of the array, is not an integer; or if `desired_steps`
+            is empty.
     """
 
     def __init__(self, desired_steps: Sequence[int] | np.ndarray[Any, Any]) -> None:
@@ -96,7 +95,7 @@ class TimeScheduler:
         clock: Returns seconds and never goes back.
 
     Raises:
-        ValueError: If `interval` is not positive.
+        OptionError: If `interval` is not a positive time.
     """
 
     def __init__(
@@ -104,12 +103,7 @@ class TimeScheduler:
         interval: datetime.timedelta | float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        seconds = (
-            interval.total_seconds()
-            if isinstance(interval, datetime.timedelta)
-            else float(interval)
-        )
-        self._seconds = _positive("interval", seconds)
+        self._seconds = _seconds("interval", interval)
         self._clock = clock
         self._last_true = clock()
 
@@ -148,11 +142,11 @@ class NEpisodeScheduler:
         episode_interval: At least 1, which is every episode.
 
     Raises:
-        ValueError: If `episode_interval` is not positive.
+        OptionError: If `episode_interval` is not an integer of at least 1.
     """
 
     def __init__(self, episode_interval: int) -> None:
-        self._interval = _positive("episode_interval", episode_interval)
+        self._interval = check_count("episode_interval", episode_interval)
         self._episodes = _EpisodeCounter()
 
     def __call__(self, data: step_data.StepData) -> bool:
@@ -169,11 +163,11 @@ class BernoulliEpisodeScheduler:
         seed: Equal seeds give equal decisions; None gives others in every run.
 
     Raises:
-        ValueError: If `keep_probability` is not in [0, 1].
+        OptionError: If `keep_probability` is not a number in [0, 1].
     """
 
     def __init__(self, keep_probability: float, seed: int | None = None) -> None:
-        self._keep_probability = _probability(keep_probability)
+        self._keep_probability = check_fraction("keep_probability", keep_probability)
         self._rng = np.random.default_rng(seed)
         self._episodes = _EpisodeCounter()
         self._keep = False
@@ -192,8 +186,8 @@ class ListEpisodeScheduler:
         desired_episodes: Integers in any order, repeated or not.
 
     Raises:
-        TypeError: If an element, or the dtype of the array, is not an integer.
-        ValueError: If `desired_episodes` is empty.
+        OptionError: If an element, or the dtype of the array, is not an integer; or if `desired_episodes`
+            is empty.
     """
 
     def __init__(self, desired_episodes: Sequence[int] | np.ndarray[Any, Any]) -> None:
@@ -206,28 +200,30 @@ class ListEpisodeScheduler:
         return self._episodes.index in self._desired_episodes
 
 
-def _positive(name: str, value: _Number) -> _Number:
-    if not value > 0:  # False for NaN, too.
-        raise ValueError(f"{name} must be positive, got {value!r}")
-    return value
-
-
-def _probability(value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"keep_probability must be in [0, 1], got {value!r}")
-    return value
+def _seconds(name: str, value: Any) -> float:
+    seconds = value.total_seconds() if isinstance(value, datetime.timedelta) else value
+    # `not … > 0`: NaN is not, either.
+    if not isinstance(seconds, int | float | np.integer | np.floating) or not seconds > 0:
+        raise errors.OptionError(
+            f"{name}: got {value!r}, expected a timedelta, or seconds, of more than 0."
+        )
+    return float(seconds)
 
 
 def _indices(name: str, values: Sequence[int] | np.ndarray[Any, Any]) -> frozenset[int]:
     if isinstance(values, np.ndarray) and values.dtype.kind not in "iu":
-        raise TypeError(
-            f"{name} must hold integers, got an array of {values.dtype}; cast it with "
-            ".astype(np.int64)"
+        raise errors.OptionError(
+            f"{name}: got an array of {values.dtype}, expected one of integers. Cast it with "
+            ".astype(np.int64)."
         )
     try:
         indices = frozenset(operator.index(value) for value in values)
     except TypeError as error:
-        raise TypeError(f"{name} must be a sequence of integers, got {values!r}") from error
+        raise errors.OptionError(
+            f"{name}: got {values!r}, expected a sequence of integers."
+        ) from error
     if not indices:
-        raise ValueError(f"{name} must not be empty: nothing would ever be recorded")
+        raise errors.OptionError(
+            f"{name}: got none, expected at least one: nothing would ever be recorded."
+        )
     return indices

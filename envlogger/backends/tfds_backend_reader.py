@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.backends import backend_reader, sequences
-from envlogger.options import check_path
+from envlogger.options import check_count, check_path
 from envlogger.tfds import dataset, lru, shard_pool, step_index, stored_episode
 from envlogger.tfds.partial_record import Places
 
@@ -54,13 +54,9 @@ class TFDSBackendReader(backend_reader.BackendReader):
         *,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
-        if isinstance(cache_bytes, bool) or not isinstance(cache_bytes, int) or cache_bytes < 0:
-            raise errors.OptionError(
-                f"cache_bytes: got {cache_bytes!r}, expected a number of bytes, such as {1 << 30}."
-            )
         self._directory = check_path("data_directory", data_directory)
         self._split = split
-        self._cache_bytes = cache_bytes
+        self._cache_bytes = check_count("cache_bytes", cache_bytes, at_least=0)
         self._contents = dataset.load(self._directory)
         # An array of the standard library: numpy's take five times as long to look up one number.
         self._known_starts: array.array[int] | None = None

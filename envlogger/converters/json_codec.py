@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from envlogger import errors
 from envlogger.converters import dtype_names
 
 # Beyond this, numbers are no longer there to be read by people; base64 is smaller and faster.
@@ -59,7 +60,7 @@ def encode(value: Any) -> Any:
         New lists and dicts, which share nothing mutable with `value`.
 
     Raises:
-        TypeError: For anything else, and for subclasses of the types above (a NamedTuple, an enum),
+        UnsupportedValueError: For anything else, and for subclasses of the types above (a NamedTuple, an enum),
             which would not come back as what they were. Says where it is.
     """
     return _encode(value, ())
@@ -106,7 +107,7 @@ def _encode(value: Any, path: _Path) -> Any:
         return {"__ndarray__": _encode_array(value, path)}
     if isinstance(value, np.generic):
         return {"__scalar__": _encode_scalar(value, path)}
-    raise TypeError(
+    raise errors.UnsupportedValueError(
         f"Cannot make JSON of the value {_at(path)}: got {kind.__module__}.{kind.__qualname__}; "
         f"supported are {_SUPPORTED}. Convert it to one of these."
     )
@@ -244,7 +245,9 @@ def _dtype_name(dtype: np.dtype[Any], path: _Path) -> str:
     try:
         return dtype_names.name_of(dtype)
     except TypeError as error:
-        raise TypeError(f"Cannot make JSON of the array {_at(path)}: {error}.") from error
+        raise errors.UnsupportedValueError(
+            f"Cannot make JSON of the array {_at(path)}: {error}."
+        ) from error
 
 
 def _name_float(value: float) -> str:

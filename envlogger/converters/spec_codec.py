@@ -25,6 +25,7 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
+from envlogger import errors
 from envlogger.converters import dtype_names
 from envlogger.converters.varying_array import VaryingArray
 
@@ -55,7 +56,7 @@ def encode_environment_specs(env: dm_env.Environment | None) -> dict[str, Any]:
         `encode` makes of them; empty where `env` is None.
 
     Raises:
-        TypeError, ValueError: As `encode`; the path begins with the name of the spec.
+        UnsupportedValueError, ValueError: As `encode`; the path begins with the name of the spec.
     """
     if env is None:
         return {}
@@ -93,8 +94,8 @@ def encode(spec: Any) -> Any:
         become dicts. Bounds are the spec's own arrays, not copies; they are read-only.
 
     Raises:
-        TypeError: For anything else, such as None or a NamedTuple, and for dtypes with fields; says
-            where it is.
+        UnsupportedValueError: For anything else, such as None or a NamedTuple, and for dtypes with
+            fields; says where it is.
         ValueError: If a minimum exceeds its maximum once cast to the spec's dtype: dm_env would not
             construct that spec again.
     """
@@ -129,7 +130,7 @@ def _encode(spec: Any, path: _Path) -> Any:
         return [_encode(value, (*path, i)) for i, value in enumerate(spec)]
     if type(spec) is tuple:
         return tuple(_encode(value, (*path, i)) for i, value in enumerate(spec))
-    raise TypeError(
+    raise errors.UnsupportedValueError(
         f"Cannot encode the spec {_at(path)}: got {type(spec).__qualname__}; supported are "
         f"{_SUPPORTED}."
     )
@@ -161,7 +162,9 @@ def _encode_array(spec: Any, path: _Path) -> dict[str, Any]:
     try:
         dtype = dtype_names.name_of(spec.dtype)
     except TypeError as error:
-        raise TypeError(f"Cannot encode the spec {_at(path)}: {error}.") from error
+        raise errors.UnsupportedValueError(
+            f"Cannot encode the spec {_at(path)}: {error}."
+        ) from error
     encoded = {"shape": np.array(spec.shape, dtype=np.int64), "dtype": dtype, "name": spec.name}
     if isinstance(spec, specs.StringArray):
         encoded["string_type"] = spec.string_type.__name__

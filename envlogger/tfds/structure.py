@@ -170,11 +170,7 @@ def encode_as_json(value: Any) -> bytes:
     Raises:
       UnsupportedValueError: There is something in it that no log or dataset can hold.
     """
-    try:
-        encoded = json_codec.encode(value)
-    except TypeError as error:
-        raise errors.UnsupportedValueError(str(error)) from error
-    return json.dumps(encoded, separators=(",", ":"), allow_nan=False).encode()
+    return json.dumps(json_codec.encode(value), separators=(",", ":"), allow_nan=False).encode()
 
 
 def decode_leaf(code: str, stored: npt.NDArray[Any]) -> Any:

@@ -37,7 +37,6 @@ class TFRecordWriter:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.num_records = 0
         self._file = open(path, "wb")  # noqa: SIM115 (it is closed by `close`)
 
     def add(self, record: bytes) -> None:
@@ -50,7 +49,6 @@ class TFRecordWriter:
         self._file.write(length + _FOOTER.pack(_crc(length)))
         self._file.write(record)
         self._file.write(_FOOTER.pack(_crc(record)))
-        self.num_records += 1
 
     def close(self) -> None:
         """Finishes the file and makes it durable (fsync).

@@ -229,6 +229,12 @@ def test_logs_have_no_splits():
         envlogger.Reader(samples.log("catch_default"), "train")
 
 
+@pytest.mark.parametrize("value", [-1, "1 GB", None])
+def test_a_cache_of_no_size(value):
+    with pytest.raises(errors.OptionError, match=r"cache_bytes: got .*expected an integer of at"):
+        riegeli_backend_reader.RiegeliBackendReader(samples.log("catch_default"), cache_bytes=value)
+
+
 def test_threads_may_share_it_and_copies_are_independent():
     expected = samples.Expected("nested").steps
     reader = envlogger.Reader(samples.log("nested"))

@@ -9,7 +9,7 @@ import dm_env
 import numpy as np
 import pytest
 
-from envlogger import step_data
+from envlogger import errors, step_data
 from envlogger.backends import schedulers
 
 FIRST, MID, LAST = (
@@ -139,26 +139,30 @@ class TestEpisodeSchedulers:
 
 class TestArguments:
     @pytest.mark.parametrize(
-        ("make", "value"),
-        [
-            (schedulers.NStepScheduler, 0),
-            (schedulers.NStepScheduler, -1),
-            (schedulers.NEpisodeScheduler, 0),
-            (schedulers.TimeScheduler, 0),
-            (schedulers.TimeScheduler, float("nan")),
-            (schedulers.TimeScheduler, datetime.timedelta(seconds=-1)),
-        ],
+        "make", [schedulers.NStepScheduler, schedulers.NEpisodeScheduler], ids=str
     )
-    def test_must_be_positive(self, make, value):
-        with pytest.raises(ValueError, match="interval must be positive, got"):
+    @pytest.mark.parametrize("value", [0, -1, 2.5, "2", None, True])
+    def test_must_be_a_count(self, make, value):
+        with pytest.raises(
+            errors.OptionError, match=r"_interval: got .*expected an integer of at least 1"
+        ):
             make(value)
+
+    @pytest.mark.parametrize(
+        "value", [0, -1.5, float("nan"), datetime.timedelta(seconds=-1), "1", None]
+    )
+    def test_must_be_a_time(self, value):
+        with pytest.raises(errors.OptionError, match=r"interval: got .*expected a timedelta, or"):
+            schedulers.TimeScheduler(value)
 
     @pytest.mark.parametrize(
         "make", [schedulers.BernoulliStepScheduler, schedulers.BernoulliEpisodeScheduler]
     )
-    @pytest.mark.parametrize("value", [-0.1, 1.01, float("nan")])
+    @pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), "0.5", None])
     def test_must_be_a_probability(self, make, value):
-        with pytest.raises(ValueError, match=r"must be in \[0, 1\], got"):
+        with pytest.raises(
+            errors.OptionError, match=r"keep_probability: got .*expected a number in \[0, 1\]"
+        ):
             make(value)
 
     @pytest.mark.parametrize(
@@ -166,13 +170,14 @@ class TestArguments:
     )
     def test_must_be_a_list_of_integers(self, make):
         with pytest.raises(
-            TypeError, match=r"desired_\w+ must hold integers, got an array of float"
+            errors.OptionError, match=r"desired_\w+: got an array of float64, expected one of int"
         ):
             make(np.array([1.0, 2.0]))
-        with pytest.raises(TypeError, match="must be a sequence of integers, got"):
-            make([1, 2.5])
+        for value in ([1, 2.5], 3):
+            with pytest.raises(errors.OptionError, match="expected a sequence of integers"):
+                make(value)
         for empty in ([], np.array([], np.int64)):
-            with pytest.raises(ValueError, match="must not be empty"):
+            with pytest.raises(errors.OptionError, match="got none, expected at least one"):
                 make(empty)
 
 

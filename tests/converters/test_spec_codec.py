@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from envlogger import errors
 from envlogger.converters import json_codec, spec_codec
 from envlogger.testing import catch_env
 
@@ -247,9 +248,11 @@ Pair = collections.namedtuple("Pair", "left right")
     ],
 )
 def test_other_types_are_refused(value, got):
-    with pytest.raises(TypeError, match=rf"at 'arm/1/x': got {got}; supported are"):
+    with pytest.raises(
+        errors.UnsupportedValueError, match=rf"at 'arm/1/x': got {got}; supported are"
+    ):
         spec_codec.encode({"arm": [specs.Array((), int), ({"x": value})]})
-    with pytest.raises(TypeError, match=f"at the top level: got {got}"):
+    with pytest.raises(errors.UnsupportedValueError, match=f"at the top level: got {got}"):
         spec_codec.encode(value)
 
 
@@ -258,12 +261,12 @@ def test_refusal_names_the_environments_spec():
         def action_spec(self):
             return {"grip": None}
 
-    with pytest.raises(TypeError, match="at 'action_spec/grip': got NoneType"):
+    with pytest.raises(errors.UnsupportedValueError, match="at 'action_spec/grip': got NoneType"):
         spec_codec.encode_environment_specs(Odd())
 
 
 def test_dtypes_with_fields_are_refused():
-    with pytest.raises(TypeError, match=r"at 'x'.*without fields"):
+    with pytest.raises(errors.UnsupportedValueError, match=r"at 'x'.*without fields"):
         spec_codec.encode({"x": specs.Array((), [("a", "f4")])})
 
 

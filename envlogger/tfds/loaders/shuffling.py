@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from envlogger import errors
-from envlogger.options import check_count
+from envlogger.options import check_bool, check_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Shuffle:
         that cannot be foretold.
 
     Raises:
-      OptionError: A size is negative, or not an integer.
+      OptionError: `files` is no bool; or a size is negative, or not an integer.
     """
 
     files: bool = False
@@ -39,9 +38,8 @@ class Shuffle:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks the sizes."""
-        if not isinstance(self.files, bool):
-            raise errors.OptionError(f"Shuffle.files: got {self.files!r}, expected a bool.")
+        """Checks the options."""
+        check_bool("Shuffle.files", self.files)
         check_count("Shuffle.episodes", self.episodes, at_least=0)
         check_count("Shuffle.steps", self.steps, at_least=0)
         if self.seed is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from envlogger import errors
-from envlogger.options import check_count, check_kind
+from envlogger.options import check_bool, check_count
 from envlogger.tfds.loaders import blocks, columns, on_disk, sources
 from envlogger.tfds.loaders.columns import Rows, Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle
@@ -74,7 +74,7 @@ def windows(
     """
     length = check_count("length", length)
     stride = length if stride is None else check_count("stride", stride)
-    pad = bool(check_kind("pad", pad, bool))
+    pad = check_bool("pad", pad)
     batching = blocks.Batching.of(batch_size, drop_remainder, shuffle, interleave, read_config)
     parts = sources.open_source(source, split, "windows")
     chosen = on_disk.leave_on_disk(

@@ -119,6 +119,7 @@ def test_a_field_that_is_called_as_the_mask_is(tmp_path):
         ("windows", {"length": 0}, r"length: got 0"),
         ("windows", {"length": 2, "stride": 0}, r"stride: got 0"),
         ("windows", {"length": 2, "pad": 1}, r"pad: got 1, expected a bool"),
+        ("windows", {"length": 2, "pad": None}, r"pad: got None, expected a bool\."),
         ("steps", {"fields": 3}, r"steps: fields: got 3, expected a list of names"),
         ("steps", {"batch_size": 0}, r"batch_size: got 0"),
         ("steps", {"interleave": True}, r"interleave: got True"),
