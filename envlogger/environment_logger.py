@@ -41,7 +41,7 @@ class EnvLogger(environment_wrapper.EnvironmentWrapper):
         the episode. The keys of a dict become features of the episode.
       metadata: What is known about the whole dataset: dicts, lists, tuples, numbers, strings and
         arrays. The caller's dict is not changed.
-      backend: A `BackendType`; a `BackendWriter`, used as it is; or a callable that returns one and
+      backend: A `BackendType`; a `BackendWriter`, which has its own metadata; or a callable that returns one and
         is called with `backend_kwargs` and `metadata`.
       **backend_kwargs: Arguments of the backend, such as `data_directory`.
 
@@ -132,9 +132,17 @@ def make_backend(backend: Backend, kwargs: dict[str, Any]) -> backend_writer.Bac
       kwargs: The backend's arguments, `metadata` among them.
 
     Raises:
-      OptionError: There is no such backend, or an argument is missing.
+      OptionError: There is no such backend; or an argument is missing, or of no use.
     """
     if isinstance(backend, backend_writer.BackendWriter):
+        unused = [name for name in kwargs if name != "metadata"]
+        if kwargs["metadata"].keys() - {"environment_specs"}:
+            unused.append("metadata")
+        if unused:
+            raise errors.OptionError(
+                f"{', '.join(unused)}: got them beside a backend that is there already and does not see "
+                f"them. Pass them to {type(backend).__name__}."
+            )
         return backend
     if backend is backend_type.BackendType.TFDS:
         if "data_directory" not in kwargs:

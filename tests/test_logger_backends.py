@@ -40,6 +40,18 @@ def test_a_backend_that_is_there(tmp_path):
     assert_same(helpers.read(tmp_path), helpers.expected_run(GOOD))
 
 
+@pytest.mark.parametrize(
+    "unused", [{"data_directory": "x"}, {"metadata": {"agent": "random"}}, {"bogus": 1}], ids=str
+)
+def test_what_a_backend_that_is_there_does_not_see(unused):
+    backend = in_memory_backend.InMemoryBackendWriter()
+
+    with pytest.raises(errors.OptionError) as raised:
+        envlogger.EnvLogger(helpers.ScriptedEnv([GOOD]), backend=backend, **unused)
+
+    helpers.check_message(raised, next(iter(unused)), "Pass them to InMemoryBackendWriter")
+
+
 def test_a_backend_from_a_callable():
     made = []
 
