@@ -90,6 +90,16 @@ def test_episode_metadata_that_changes(tmp_path):
     assert helpers.read_metadata(tmp_path) == [{"m": 1.0}, None]
 
 
+def test_an_image_without_a_pixel(tmp_path):
+    images = [np.zeros((height, 4, 3), np.uint8) for height in (3, 5, 0)]
+    steps = [helpers.first(images[0]), *map(helpers.mid, images[1:])]
+
+    raised = bad_input.record_until_error(tmp_path, [steps], errors.ValueMismatchError)
+
+    helpers.check_message(raised, "observation: got uint8 of shape (0, 4, 3)", "image_format='raw'")
+    bad_input.check_kept(tmp_path, [steps[:2]])
+
+
 def test_an_integer_that_a_float_does_not_hold(tmp_path):
     # Also where it is the first value: the spec says float64.
     steps = [helpers.first(), helpers.mid(reward=2**53 + 1)]

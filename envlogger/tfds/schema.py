@@ -256,6 +256,8 @@ def conform(feature: Feature, code: str, array: npt.NDArray[Any]) -> npt.NDArray
 def mismatch(feature: Feature, array: npt.NDArray[Any]) -> errors.ValueMismatchError:
     """Returns the error for a leaf that the dataset cannot take."""
     shown = f" (value {array.item()!r})" if array.shape == () else ""
+    if feature.encoding in (Encoding.PNG, Encoding.JPEG) and not array.size:
+        shown = f", and an image in {feature.encoding.value} has a pixel at least; use image_format='raw'"
     return errors.ValueMismatchError(
         f"{errors.format_path(feature.path)}: got {describe(array.dtype, array.shape)}{shown}, "
         f"expected {describe(feature.dtype, feature.shape)} as recorded before. Convert the value, "
