@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from envlogger import errors
 from envlogger.conversion.growing_schema import NOT_METADATA, FeatureTable
@@ -68,7 +67,9 @@ class Flattener:
         if first is None:
             return None
         if self._table.is_json(path):
-            into[path] = _strings([structure.encode_as_json(value) for value in values])
+            into[path] = structure.object_array(
+                [structure.encode_as_json(value) for value in values]
+            )
             return "j"
         if isinstance(first, Mapping):
             return self._flatten_dicts(values, path, into)
@@ -175,9 +176,3 @@ def _convert(column: Column, dtype: np.dtype[Any]) -> Column | None:
 
 def _all_alike(items: list[Any]) -> bool:
     return items.count(items[0]) == len(items)
-
-
-def _strings(items: list[bytes]) -> npt.NDArray[Any]:
-    array = np.empty(len(items), object)
-    array[:] = items
-    return array

@@ -34,7 +34,6 @@ USABLE = BLOCK_SIZE - BLOCK_HEADER.size  # in a block
 SIGNATURE_SIZE = BLOCK_HEADER.size + CHUNK_HEADER.size
 
 SIGNATURE = ord("s")
-FILE_METADATA = ord("m")
 PADDING = ord("p")
 SIMPLE = ord("r")
 TRANSPOSED = ord("t")

@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envlogger import errors, memory
-from envlogger.tfds import live_iterators, lru
+from envlogger.tfds import live_iterators, lru, structure
 from envlogger.tfds.array_record_file import ArrayRecordFile
 
 _Reader: TypeAlias = Any  # array_record_module.ArrayRecordReader
@@ -198,10 +198,7 @@ def _read_batch(
             _READERS.release(file)
         else:
             file.close()
-    # Not np.array(records): it would pad them all to the longest.
-    array = np.empty(len(records), np.object_)
-    array[:] = records
-    return array, np.array([start, stop], np.int64)
+    return structure.object_array(records), np.array([start, stop], np.int64)
 
 
 def _extend(

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from envlogger import errors
 from envlogger.tfds import example, images
 from envlogger.tfds.partial_record import ListOnDisk
-from envlogger.tfds.structure import Path
+from envlogger.tfds.structure import Path, object_array
 
 Shape: TypeAlias = tuple[int | None, ...]
 # T rows of one feature: an array (T, *shape); a list of T arrays where a dimension is unknown.
@@ -322,7 +322,7 @@ def _decode_rows(feature: Feature, raw: example.RawFeature, name: str) -> Column
     else:
         items = example.decode_bytes(raw)
     if encoding is Encoding.STRING:
-        return _strings(items).reshape(-1, *_fixed(shape))
+        return object_array([bytes(item) for item in items]).reshape(-1, *_fixed(shape))
     if encoding is Encoding.BYTES:
         return [_decode_item(feature, item) for item in items]
 
@@ -428,12 +428,6 @@ def stack(rows: Sequence[npt.NDArray[Any]], feature: Feature) -> npt.NDArray[Any
     for i, row in enumerate(rows):
         column[i] = row
     return column
-
-
-def _strings(items: Sequence[memoryview]) -> npt.NDArray[Any]:
-    array = np.empty(len(items), object)
-    array[:] = [bytes(item) for item in items]
-    return array
 
 
 def _fixed(shape: Shape) -> tuple[int, ...]:

@@ -171,7 +171,7 @@ class Schema:
         return node
 
     @classmethod
-    def from_json(cls, node: Mapping[str, Any], image_format: str = "png") -> Schema:
+    def from_json(cls, node: Mapping[str, Any]) -> Schema:
         """Returns the schema that a `features.json` describes.
 
         Raises:
@@ -185,7 +185,7 @@ class Schema:
                 "The dataset has no nested feature 'steps', so it is not in RLDS form. "
                 "Read it with tfds.load or tfds.data_source."
             )
-        schema = cls(image_format=image_format)
+        schema = cls()
         schema.steps = feature_json.from_json(steps)
         schema.episode = feature_json.from_json({"featuresDict": {"features": entries}})
         return schema

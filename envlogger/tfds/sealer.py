@@ -55,21 +55,12 @@ class Sealer:
         self._num_shards = 0
         self.num_episodes = 0
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the writer said that it is done."""
-        return self._journal.is_closed
-
-    def seal(self, *, under_pressure: bool = False) -> bool:
+    def seal(self, *, under_pressure: bool = False) -> None:
         """Seals the episodes that are finished; publishes the shards that are full.
 
         Args:
           under_pressure: Whether the writer waits for space: then all that can be is published.
-
-        Returns:
-          Whether there was anything to do.
         """
-        begun = self._rows
         for log in self._logs:
             log.refresh()
             for finished in log.finished(step_log.EPISODE_BYTES):
@@ -83,7 +74,6 @@ class Sealer:
                     if _unsealed_bytes(log) * 2 >= most:  # not for the sake of a few rows
                         self._split(log)
             self.publish()
-        return self._rows != begun
 
     def flush(self) -> None:
         """Seals and publishes the episodes that are finished, the last one among them."""

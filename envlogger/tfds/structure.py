@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -135,9 +135,9 @@ def encode_leaf(value: Any, path: Path) -> tuple[str, npt.NDArray[Any]]:
     if type(value) is np.ndarray:
         return _encode_array("a", value, path)
     if isinstance(value, np.str_):
-        return "gU", _object_array([_encode_text(value)], ())
+        return "gU", object_array([_encode_text(value)]).reshape(())
     if isinstance(value, np.bytes_):
-        return "gS", _object_array([bytes(value)], ())
+        return "gS", object_array([bytes(value)]).reshape(())
     if isinstance(value, np.generic):
         return _encode_array("g", np.asarray(value), path)
     for kind, (code, dtype) in _PYTHON_SCALARS.items():
@@ -150,9 +150,9 @@ def encode_leaf(value: Any, path: Path) -> tuple[str, npt.NDArray[Any]]:
                     "Log it as a str, or as an array of smaller ints."
                 ) from None
     if isinstance(value, str):
-        return "s", _object_array([_encode_text(value)], ())
+        return "s", object_array([_encode_text(value)]).reshape(())
     if isinstance(value, bytes | bytearray | memoryview):
-        return "y", _object_array([bytes(value)], ())
+        return "y", object_array([bytes(value)]).reshape(())
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         return _encode_array("a", np.asarray(value), path)
     if hasattr(value, "__array__") and not isinstance(value, np.ndarray):
@@ -192,7 +192,7 @@ def decode_leaf(code: str, stored: npt.NDArray[Any]) -> Any:
     if code == "j":
         return json_codec.decode(json.loads(bytes(stored[()])))
     if code == "as":
-        return _object_array([_decode_text(item) for item in stored.reshape(-1)], stored.shape)
+        return object_array([_decode_text(x) for x in stored.reshape(-1)]).reshape(stored.shape)
     if code == "ay":
         return stored
     if code[0] == "z":
@@ -262,7 +262,7 @@ def _encode_array(code: str, array: npt.NDArray[Any], path: Path) -> tuple[str, 
         code = f"z{dtype.str}:{','.join(map(str, array.shape))}"
         return code, np.empty(0, object if kind in "OUS" else np.uint32)
     if kind == "O":
-        return _encode_object_array(array, path)
+        return _encode_objects(array, path)
     if kind in "US":
         try:
             items = array.reshape(-1).tolist()
@@ -272,7 +272,7 @@ def _encode_array(code: str, array: npt.NDArray[Any], path: Path) -> tuple[str, 
                 "Is its memory initialised?"
             ) from error
         encoded = [_encode_text(item) for item in items] if kind == "U" else items
-        return code + dtype.str, _object_array(encoded, array.shape)
+        return code + dtype.str, object_array(encoded).reshape(array.shape)
     if kind in "mM":
         native = np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(array.shape)
         return code + dtype.str, native.view(np.int64)
@@ -291,12 +291,12 @@ def _encode_array(code: str, array: npt.NDArray[Any], path: Path) -> tuple[str, 
     return code, np.ascontiguousarray(array).reshape(array.shape)
 
 
-def _encode_object_array(array: npt.NDArray[Any], path: Path) -> tuple[str, npt.NDArray[Any]]:
+def _encode_objects(array: npt.NDArray[Any], path: Path) -> tuple[str, npt.NDArray[Any]]:
     items = array.reshape(-1).tolist()
     if all(isinstance(item, str) for item in items):
-        return "as", _object_array([_encode_text(item) for item in items], array.shape)
+        return "as", object_array([_encode_text(item) for item in items]).reshape(array.shape)
     if all(isinstance(item, bytes) for item in items):
-        return "ay", _object_array(items, array.shape)
+        return "ay", object_array(items).reshape(array.shape)
     odd = sorted({type(item).__name__ for item in items})
     raise errors.UnsupportedValueError(
         f"{errors.format_path(path)}: got an object array of {', '.join(odd)}; object arrays can "
@@ -304,11 +304,11 @@ def _encode_object_array(array: npt.NDArray[Any], path: Path) -> tuple[str, npt.
     )
 
 
-def _object_array(items: list[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Returns byte strings as an object array; numpy's own constructors would strip NULs."""
+def object_array(items: Sequence[Any]) -> npt.NDArray[Any]:
+    """Returns strings as an object array, (N,): numpy's own constructors strip NULs, and pad."""
     array = np.empty(len(items), object)
     array[:] = items
-    return array.reshape(shape)
+    return array
 
 
 def _encode_text(text: str) -> bytes:

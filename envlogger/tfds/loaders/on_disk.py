@@ -25,7 +25,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from envlogger import errors
-from envlogger.tfds import example, images, live_iterators, lru, png, shard_pool
+from envlogger.tfds import example, images, live_iterators, lru, png, shard_pool, structure
 from envlogger.tfds.loaders import columns as columns_lib
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.sources import STEPS, Part
@@ -136,7 +136,7 @@ class EpisodesOnDisk:
                 for episode in episodes
             ]
             lengths = [episode.num_steps for episode in episodes]
-            return _strings(records), np.array(lengths, np.int64)
+            return structure.object_array(records), np.array(lengths, np.int64)
 
         records, lengths = _call(read, [numbers], [tf.string, tf.int64])
         records.set_shape([None])
@@ -164,7 +164,9 @@ class EpisodesOnDisk:
         """Returns N rows, (N,) string, as they are stored."""
 
         def read(places: npt.NDArray[np.int64]) -> Any:
-            return _strings([bytes(row) for row in self._rows(column, places.tolist())])
+            return structure.object_array(
+                [bytes(row) for row in self._rows(column, places.tolist())]
+            )
 
         return tf.ensure_shape(_call(read, [places], tf.string), places.shape[:1])
 
@@ -383,12 +385,6 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _strings(values: Sequence[bytes]) -> npt.NDArray[np.object_]:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
 
 
 def _call(function: Callable[..., Any], inputs: Sequence[Any], dtypes: Any) -> Any:
