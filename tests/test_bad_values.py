@@ -115,6 +115,20 @@ def test_an_integer_that_a_float_does_not_hold(tmp_path):
     bad_input.check_kept(tmp_path, [steps[:1]])
 
 
+@pytest.mark.parametrize("step_type", [7, None, "MID"])
+def test_what_is_no_step_type(tmp_path, step_type):
+    steps = [GOOD[0], GOOD[1]._replace(step_type=step_type)]
+    env = helpers.ScriptedEnv([steps])
+
+    with helpers.logger(tmp_path, env) as logger:
+        logger.reset()
+        with pytest.raises(errors.UnsupportedValueError) as raised:
+            logger.step(0)
+
+    helpers.check_message(raised, f"step_type: got {step_type!r}", "FIRST, MID or LAST")
+    bad_input.check_kept(tmp_path, [GOOD[:1]])
+
+
 def test_time_steps_with_more_fields(tmp_path):
     class Longer(typing.NamedTuple):
         step_type: typing.Any

@@ -6,6 +6,7 @@ from __future__ import annotations
 import glob
 import os
 
+from envlogger import errors
 from envlogger.tfds import dataset, session, step_log
 
 
@@ -55,11 +56,11 @@ def _has_steps(directory: str) -> bool:
     journal = session.Journal(directory)
     try:
         journal.refresh()
-    except (ValueError, KeyError):
+        if journal.options is None:
+            return False  # it died before its first row
+        published = session.read_progress(directory, journal.options.num_streams)
+    except (ValueError, KeyError, errors.CorruptDatasetError):
         return True  # it is damaged; `recovery.recover` says how
-    if journal.options is None:
-        return False  # it died before its first row
-    published = session.read_progress(directory, journal.options.num_streams)
     return any(
         step_log.count_rows(path) > rows
         for stream, rows in enumerate(published)

@@ -102,6 +102,10 @@ class Recorder:
           NameConflictError: A key is reserved or collides.
         """
         timestep = data.timestep
+        if timestep.step_type not in tuple(dm_env.StepType):
+            raise errors.UnsupportedValueError(
+                f"step_type: got {timestep.step_type!r}, expected a dm_env.StepType: FIRST, MID or LAST."
+            )
         values = {
             schema.OBSERVATION: timestep.observation,
             schema.ACTION: data.action,

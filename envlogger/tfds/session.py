@@ -299,11 +299,15 @@ def sync_directory(directory: str) -> None:
 
 
 def read_progress(directory: str, num_streams: int) -> list[int]:
-    """Returns how many rows of each of a session's streams are in published shards."""
-    try:
-        rows: list[int] = dataset_files.read_json(os.path.join(directory, _PROGRESS))["rows"]
-    except OSError:
+    """Returns how many rows of each of a session's streams are in published shards.
+
+    Raises:
+      CorruptDatasetError: The file that says so is damaged.
+    """
+    path = os.path.join(directory, _PROGRESS)
+    if not os.path.exists(path):
         return [0] * num_streams
+    rows: list[int] = dataset_files.read_json(path)["rows"]
     return rows
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import envlogger
 from envlogger.cli import main
+from envlogger.tfds import leftovers
 
 _KILLED = """
     import os, signal, sys
@@ -58,10 +59,12 @@ def test_leaves_live_sessions_alone(tmp_path, capsys):
     assert [len(episode) for episode in helpers.read(tmp_path / "log")] == [2]
 
 
-def test_says_what_it_could_not_recover(killed, capsys):
+@pytest.mark.parametrize("name", ["journal", "progress"])
+def test_says_what_it_could_not_recover(killed, capsys, name):
     staged = killed.parent / "incomplete.envlogger_1.0.0" / ".envlogger"
     (session,) = (staged / "sessions").iterdir()
-    (session / "journal").write_bytes(b"damaged\n")
+    (session / name).write_bytes(b"damaged\n")
+    assert leftovers.find(str(staged.parent)) == [session.name]
     assert main.main(["recover", str(killed)]) == 1
     assert f"{session.name}: not recovered: " in capsys.readouterr().out
     assert (session / "segment-0-0").exists()
