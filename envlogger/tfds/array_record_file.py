@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from envlogger import varints, zstd
 from envlogger.tfds import shard_errors
-from envlogger.tfds.partial_record import Place, RecordOnDisk, record_in_memory
+from envlogger.tfds.partial_record import Place, RecordOnDisk, record_in_memory, spread
 
 _BLOCK = 1 << 16
 _BLOCK_HEADER = 24
@@ -75,7 +76,13 @@ class ArrayRecordFile:
         Raises:
           CorruptDatasetError: Its bytes are damaged.
         """
-        return bytes(self._view(index))
+        record = self._view(index)
+        # What has been decompressed to one record is that record.
+        return (
+            record.obj
+            if isinstance(record.obj, bytes) and len(record.obj) == len(record)
+            else bytes(record)
+        )
 
     def open(self, index: int) -> RecordOnDisk:
         """Returns a record that needs the file no more; in zstd, it is decompressed as far as it is read.
@@ -116,6 +123,13 @@ class ArrayRecordFile:
         if place is None:
             return self._view(index)[start:stop]
         return self._read(_after(place.position, place.offset + start), stop - start)
+
+    def read_part_into(self, index: int, start: int, buffers: Sequence[memoryview]) -> int:
+        """Fills buffers with the bytes of a record, from one on; returns how many there were."""
+        place = self.find(index)
+        if place is None:
+            return spread(self._view(index)[start:], buffers)
+        return self._read_into(_after(place.position, place.offset + start), buffers)
 
     def close(self) -> None:
         """Closes the file. May be called more than once."""
@@ -171,16 +185,24 @@ class ArrayRecordFile:
         if size <= _SMALL and offset and offset + size <= _BLOCK:
             return memoryview(os.pread(self._descriptor, size, position))
         data = np.empty(size, np.uint8).data
+        return data[: self._read_into(position, [data])]
+
+    def _read_into(self, position: int, buffers: Iterable[memoryview]) -> int:
+        """Fills buffers with bytes of a chunk; returns how many there were."""
+        offset = position % _BLOCK
         header = bytearray(_BLOCK_HEADER)
-        buffers: list[memoryview | bytearray] = [] if offset else [header]
+        pieces: list[memoryview | bytearray] = [] if offset else [header]
         room = _BLOCK - max(offset, _BLOCK_HEADER)
-        buffers.append(data[:room])
-        for start in range(room, size, _ROOM):
-            buffers += (header, data[start : start + _ROOM])
+        for buffer in buffers:
+            while len(buffer) > room:
+                pieces += (buffer[:room], header)
+                buffer, room = buffer[room:], _ROOM
+            pieces.append(buffer)
+            room -= len(buffer)
         end = position
-        for first in range(0, len(buffers), _MAX_BUFFERS):
-            end += os.preadv(self._descriptor, buffers[first : first + _MAX_BUFFERS], end)
-        return data[: _count(end) - _count(position)]
+        for first in range(0, len(pieces), _MAX_BUFFERS):
+            end += os.preadv(self._descriptor, pieces[first : first + _MAX_BUFFERS], end)
+        return _count(end) - _count(position)
 
 
 def _count(position: int) -> int:

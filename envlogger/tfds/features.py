@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from envlogger import errors
 from envlogger.tfds import example, images
-from envlogger.tfds.partial_record import ListOnDisk
+from envlogger.tfds.partial_record import ElementsOnDisk, ListOnDisk
 from envlogger.tfds.structure import Path, object_array
 
 Shape: TypeAlias = tuple[int | None, ...]
@@ -115,12 +115,10 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
 
     def stack(self, indices: Sequence[int], feature: Feature) -> npt.NDArray[Any]:
         """Returns the rows at some indices as one array of its own; see `stack`."""
-        if self._is_large or self._keeps:
+        if feature.encoding is not Encoding.BYTES or not isinstance(self._items, ElementsOnDisk):
             return stack(self.take(indices), feature)
-        # One by one, so that a row is copied while it is in the processor's cache.
         column = np.empty((len(indices), *_fixed(feature.shape)), feature.dtype)
-        for place, index in enumerate(indices):
-            column[place] = self._decode(self._items[index])
+        self._items.read_into(indices, column)
         return column
 
     @staticmethod

@@ -8,7 +8,10 @@ it is, not compressed, only the features that are small are read as a whole; of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from envlogger import errors
 from envlogger.tfds import example
@@ -40,14 +43,21 @@ class RecordOnDisk:
       size: Of the record, in bytes.
       read: Returns the bytes from one place to another, which are the caller's; fewer where there are none.
       num_bytes: How much memory it takes.
+      read_into: Fills buffers with the bytes from a place on, and returns how many there were; by default,
+        by way of `read`.
     """
 
     def __init__(
-        self, size: int, read: Callable[[int, int], memoryview], num_bytes: int = 0
+        self,
+        size: int,
+        read: Callable[[int, int], memoryview],
+        num_bytes: int = 0,
+        read_into: Callable[[int, Sequence[memoryview]], int] | None = None,
     ) -> None:
         self.num_bytes = num_bytes
         self._size = size
         self._read = read
+        self._read_into = read_into or self._spread
         self._window: tuple[int, memoryview] = (0, memoryview(b""))
 
     def __len__(self) -> int:
@@ -72,13 +82,34 @@ class RecordOnDisk:
             self._window = first, data
         return data[key - first] if isinstance(key, int) else data[start - first : stop - first]
 
+    def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
+        """Fills buffers with the bytes from a place on."""
+        stop = start + sum(map(len, buffers))
+        self._check(self._read_into(start, buffers), start, stop)
+
+    def _spread(self, start: int, buffers: Sequence[memoryview]) -> int:
+        return spread(self._read(start, start + sum(map(len, buffers))), buffers)
+
     def _checked(self, start: int, stop: int) -> memoryview:
         data = self._read(start, stop)
-        if len(data) != stop - start:
+        self._check(len(data), start, stop)
+        return data
+
+    def _check(self, found: int, start: int, stop: int) -> None:
+        if found != stop - start:
             raise errors.CorruptDatasetError(
                 f"the file ends before byte {stop} of a record of {self._size} bytes."
             )
-        return data
+
+
+def spread(data: memoryview, buffers: Sequence[memoryview]) -> int:
+    """Fills buffers with data, as far as there is any; returns how many bytes they got."""
+    position = 0
+    for buffer in buffers:
+        piece = data[position : position + len(buffer)]
+        buffer[: len(piece)] = piece
+        position += len(piece)
+    return position
 
 
 def record_in_memory(data: memoryview) -> RecordOnDisk:
@@ -145,6 +176,37 @@ class ElementsOnDisk(Sequence[memoryview]):
         if size and any(header != self._header for header in headers):
             raise ValueError(f"elements are not of {places[0][1] - places[0][0]} bytes each")
         return [data[start - position : stop - position] for start, stop in places]
+
+    def read_into(self, indices: Sequence[int], rows: npt.NDArray[Any]) -> None:
+        """Reads elements straight into rows; those that follow one another at once.
+
+        Args:
+          indices: Of n elements, which have the size of a row each.
+          rows: (n, ...), contiguous.
+
+        Raises:
+          ValueError: They have another size.
+        """
+        begin = 0
+        for end in range(1, len(indices) + 1):
+            if end == len(indices) or indices[end] != indices[end - 1] + 1:
+                self._read_run_into(indices[begin], rows[begin:end])
+                begin = end
+
+    def _read_run_into(self, first: int, rows: npt.NDArray[Any]) -> None:
+        start, stop = self._places[first]
+        size, header = stop - start, self._header
+        if size != rows[0].nbytes:
+            raise ValueError(f"elements are not of {rows[0].nbytes} bytes each")
+        headers = memoryview(bytearray(len(header) * len(rows)))
+        values = rows.reshape(-1).view(np.uint8).data
+        buffers = []
+        for i in range(len(rows)):
+            buffers.append(headers[i * len(header) : (i + 1) * len(header)])
+            buffers.append(values[i * size : (i + 1) * size])
+        self._record.read_into(start - len(header), buffers)
+        if headers != header * len(rows):
+            raise ValueError(f"elements are not of {size} bytes each")
 
     def _read(self, start: int, stop: int) -> memoryview:
         size = len(self._header)

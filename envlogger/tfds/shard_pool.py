@@ -144,7 +144,12 @@ class ShardPool:
         def read(start: int, stop: int) -> memoryview:
             return self._with_part_reader(shard, lambda file: file.read_part(number, start, stop))
 
-        return path, RecordOnDisk(place.size, read)
+        def read_into(start: int, buffers: Sequence[memoryview]) -> int:
+            return self._with_part_reader(
+                shard, lambda file: file.read_part_into(number, start, buffers)
+            )
+
+        return path, RecordOnDisk(place.size, read, read_into=read_into)
 
     def records_of(self, shard: int) -> range:
         """Returns the numbers of the records that are in a shard."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+from collections.abc import Sequence
 
 import google_crc32c
 import numpy as np
@@ -26,6 +27,7 @@ from envlogger.tfds.partial_record import Place, RecordOnDisk, record_in_memory
 _LENGTH = struct.Struct("<Q")
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
+_MAX_BUFFERS = 1024  # of one call of readv(2)
 
 
 class TFRecordWriter:
@@ -118,6 +120,13 @@ class TFRecordReader:
         position, _ = self._places[index]
         found = os.preadv(self._descriptor, [data], position + start)
         return data[:found]
+
+    def read_part_into(self, index: int, start: int, buffers: Sequence[memoryview]) -> int:
+        """Does what `read_part` does, into buffers; returns how many bytes there were."""
+        end = begin = self._places[index][0] + start
+        for first in range(0, len(buffers), _MAX_BUFFERS):
+            end += os.preadv(self._descriptor, buffers[first : first + _MAX_BUFFERS], end)
+        return end - begin
 
     def close(self) -> None:
         """Closes the file. May be called more than once."""

@@ -34,6 +34,10 @@ from envlogger.tfds.loaders.shuffling import Shuffle
 _BLOCK_BYTES = 1 << 20
 _BLOCK_ELEMENTS = 4096
 
+# Batches that are read from disk at the same time.
+_READ_BYTES = 256 << 20
+_MOST_READS = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
@@ -118,6 +122,33 @@ def block_size(columns: Sequence[Column], width: int, batching: Batching) -> int
     return min(count, batching.batch_size or count)
 
 
+def fills_batches(late: Sequence[Column], batching: Batching) -> bool:
+    """Whether the rows of all columns that are late go straight from disk into batches."""
+    return batching.batch_size is not None and bool(late) and all(map(on_disk.fills_arrays, late))
+
+
+def map_blocks(
+    dataset: Any,
+    function: Callable[..., Any],
+    late: Sequence[Column],
+    num_rows: int,
+    batching: Batching,
+) -> Any:
+    """Maps blocks of so many rows, of which some columns are late, on several cores.
+
+    Large blocks are read and decoded a few at a time, which have all cores: memory holds no more of them.
+    """
+    config = batching.read_config
+    if (
+        not fills_batches(late, batching)
+        or config.num_parallel_calls_for_decode != tf.data.AUTOTUNE
+    ):
+        return sources.map_in_parallel(dataset, function, config)
+    size = sum(map(decoding.row_bytes, late)) * num_rows
+    calls = min(max(_READ_BYTES // max(size, 1), 1), _MOST_READS)
+    return dataset.map(sources.as_is(function), num_parallel_calls=calls)
+
+
 def in_blocks(dataset: Any, size: int, batching: Batching) -> Any:
     """Returns batches of any size as batches of `size`, shuffled if that was asked for."""
     shuffle = batching.shuffle
@@ -151,10 +182,30 @@ def copied(rows: Any) -> Any:
     return tf.gather(rows, tf.range(count))
 
 
+class Values:
+    """The rows of B elements of k rows each, decoded when they are asked for.
+
+    Args:
+      part: Returns rows of a column by its name: all of the elements, (B, k, ...), or of each the one of a
+        number below k, (B, ...).
+    """
+
+    def __init__(self, part: Callable[[str, int | None], Any]) -> None:
+        self._part = part
+
+    def all(self, name: str) -> Any:
+        """Returns the values of a column: (B, k, ...)."""
+        return self._part(name, None)
+
+    def nth(self, name: str, index: int) -> Any:
+        """Returns the values that a column has in one row of each element: (B, ...)."""
+        return self._part(name, index)
+
+
 def elements(
     source: Any,
     cut: Callable[..., Cut],
-    build: Callable[[dict[str, Any], dict[str, Any]], Any],
+    build: Callable[[Values, dict[str, Any]], Any],
     columns: Sequence[Column],
     widths: Mapping[str, int],
     is_overlapping: bool,
@@ -165,16 +216,25 @@ def elements(
     Args:
       source: A dataset of what `cut` takes: of tuples.
       cut: Cuts one chunk.
-      build: Makes a batch: from the values of each column, by name, (B, k, ...), and the extras.
+      build: Makes a batch: from the values of each column, and the extras.
       columns: Those of the rows.
       widths: How many of an element's k rows, the first ones, are needed of each column, by name.
       is_overlapping: Whether a row is part of more than one element, so that it had better be decoded
         before it is copied.
       batching: How to hand out the elements.
     """
-    size = block_size(columns, max(widths.values(), default=1), batching)
-    shuffle, config = batching.shuffle, batching.read_config
-    in_slices = is_overlapping and not shuffle.steps and batching.interleave == 1
+    shuffle = batching.shuffle
+    late = [column for column in columns if decoding.is_late(column)]
+    is_cut_up = shuffle.steps > 0 or batching.interleave > 1
+    # Rows that lie on disk as they are go from there into the batch, as often as they are in it.
+    is_filled = fills_batches(late, batching) and (
+        is_cut_up or not is_overlapping or not any(map(on_disk.is_image, late))
+    )
+    in_slices = is_overlapping and not is_cut_up and not is_filled
+    width = max(widths.values(), default=1)
+    size = block_size(columns, width, batching)
+    if is_filled and batching.batch_size:
+        size = batching.batch_size
 
     def cut_blocks(*chunk: Any) -> Any:
         whole = cut(*chunk)
@@ -194,28 +254,48 @@ def elements(
         return tf.data.Dataset.range(-(-count // size)).map(sources.as_is(block))
 
     def finish_slice(rows: dict[str, Rows], extras: dict[str, Any], at: Tensor) -> Any:
-        decoded = {column.name: decoding.decode(column, rows[column.name]) for column in late}
-        values = {
-            column.name: take(decoded.get(column.name, rows[column.name]), at[:, :width])
-            for column, width in ((c, widths[c.name]) for c in columns)
-        }
-        return build(values, extras)
+        decoded = rows | {c.name: decoding.decode(c, rows[c.name]) for c in late}
+
+        def part(name: str, index: int | None) -> Any:
+            return take(decoded[name], at[:, : widths[name]] if index is None else at[:, index])
+
+        return build(Values(part), extras)
 
     def finish_elements(rows: dict[str, Rows], extras: dict[str, Any]) -> Any:
-        for column in late:
-            rows[column.name] = _decode_elements(column, rows[column.name], widths[column.name])
-        return build(rows, extras)
+        late_by_name = {column.name: column for column in late}
 
-    late = [column for column in columns if decoding.is_late(column)]
+        def part(name: str, index: int | None) -> Any:
+            stored = rows[name] if index is None else _nth(rows[name], index, widths[name])
+            column = late_by_name.get(name)
+            if column is None:
+                return stored
+            if index is None:
+                return _decode_elements(column, stored, widths[name])
+            return decoding.decode(column, stored)
+
+        return build(Values(part), extras)
+
     dataset = source.flat_map(sources.as_is(cut_blocks))
     if in_slices:
-        dataset = sources.map_in_parallel(dataset, finish_slice, config)
+        dataset = sources.map_in_parallel(dataset, finish_slice, batching.read_config)
         dataset = hand_out(dataset, None, batching)
     else:
-        dataset = in_blocks(dataset, size, batching) if shuffle.steps else dataset
-        dataset = sources.map_in_parallel(dataset, finish_elements, config)
-        dataset = hand_out(dataset, size if shuffle.steps else None, batching)
-    return sources.prefetch(dataset, config)
+        is_exact = shuffle.steps > 0 or is_filled
+        dataset = in_blocks(dataset, size, batching) if is_exact else dataset
+        dataset = map_blocks(dataset, finish_elements, late, size * width, batching)
+        dataset = hand_out(dataset, size if is_exact else None, batching)
+    return sources.prefetch(dataset, batching.read_config)
+
+
+def _nth(rows: Rows, index: int, width: int) -> Rows:
+    """Returns one row of each element, (B, ...), of rows (B, k, ...) of k = `width` rows each."""
+
+    def take_of(part: Any) -> Any:
+        if not isinstance(part, tf.RaggedTensor):
+            return part[:, index]
+        return tf.gather(part.merge_dims(0, 1), tf.range(part.nrows()) * width + index)
+
+    return tf.nest.map_structure(take_of, rows)
 
 
 def _decode_elements(column: Column, rows: Rows, width: int) -> Any:

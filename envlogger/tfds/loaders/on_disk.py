@@ -27,6 +27,7 @@ import tensorflow_datasets as tfds
 from envlogger import errors
 from envlogger.tfds import example, images, live_iterators, lru, png, shard_pool, structure
 from envlogger.tfds.loaders import columns as columns_lib
+from envlogger.tfds.loaders.buffers import Buffers
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.sources import STEPS, Part
 from envlogger.tfds.partial_record import ElementsOnDisk, ListOnDisk, PartialRecord
@@ -34,9 +35,6 @@ from envlogger.tfds.partial_record import ElementsOnDisk, ListOnDisk, PartialRec
 # Of what episodes have besides images, and of where these are.
 _CACHE_BYTES = 64 << 20
 _ELEMENT_BYTES = 150  # a tuple of two integers, and its place in a list
-
-# TensorFlow copies arrays that are not aligned so.
-_ALIGNMENT = 64
 
 # Rows are read and decoded in groups of this size, so that they stay in the processor's cache.
 _GROUP_BYTES = 1 << 18
@@ -84,6 +82,7 @@ class EpisodesOnDisk:
         self._pool = shard_pool.ShardPool(list(shards.values()))
         self._numbers = {path: self._pool.records_of(i) for i, path in enumerate(shards)}
         self._columns: list[Column] = []
+        self._buffers = Buffers()
         self._known: lru.LruCache[int, _Episode] = lru.LruCache(_CACHE_BYTES)
 
     def leave(self, columns: Sequence[Column], parts: Sequence[Part]) -> list[Column]:
@@ -153,8 +152,9 @@ class EpisodesOnDisk:
         shape, dtype = tuple(column.feature.shape), np.dtype(column.feature.np_dtype)
 
         def read(places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-            values = _aligned((len(places), *shape), dtype)
-            self._fill(values, column, places.tolist())
+            values = self._buffers.empty((len(places), *shape), dtype)
+            fill = self._decode_into if is_image(column) else self._read_into
+            fill(values, column, places.tolist())
             return values
 
         values = _call(read, [places], column.feature.tf_dtype)
@@ -170,23 +170,39 @@ class EpisodesOnDisk:
 
         return tf.ensure_shape(_call(read, [places], tf.string), places.shape[:1])
 
-    def _fill(
+    def _read_into(
         self, values: npt.NDArray[Any], column: Column, places: Sequence[Sequence[int]]
     ) -> None:
-        is_image = isinstance(column.feature, tfds.features.Image)
+        """Reads rows that are the bytes of an array each."""
+        first = 0
+        for number, start, stop in _runs(places):
+            rows = values[first : first + stop - start]
+            first += stop - start
+            episode = self._episode(number)
+            stored = episode.rows[column.name]
+            try:
+                if isinstance(stored, ElementsOnDisk):
+                    stored.read_into(range(start, stop), rows)
+                    continue
+                for row, data in zip(rows, stored[start:stop], strict=True):
+                    row[...] = np.frombuffer(data, values.dtype).reshape(row.shape)
+            except (errors.CorruptDatasetError, ValueError) as error:
+                raise _damaged(episode, column, error) from error
+
+    def _decode_into(
+        self, values: npt.NDArray[Any], column: Column, places: Sequence[Sequence[int]]
+    ) -> None:
+        """Reads and decodes rows that are images."""
         size = max(_GROUP_BYTES * len(values) // max(values.nbytes, 1), 1)
         for first in range(0, len(places), size):
             group = places[first : first + size]
             rows = self._rows(column, group)
             some = values[first : first + size]
-            if is_image and png.decode_into(some, rows):
+            if png.decode_into(some, rows):
                 continue
             for i, row in enumerate(rows):
                 try:
-                    if is_image:
-                        some[i] = _decode_image(column.feature, row)
-                    else:
-                        some[i] = np.frombuffer(row, values.dtype).reshape(values.shape[1:])
+                    some[i] = _decode_image(column.feature, row)
                 except (errors.CorruptDatasetError, ValueError) as error:
                     raise _damaged(self._episode(group[i][0]), column, error) from error
 
@@ -300,10 +316,20 @@ def parse(
     return records, rows | {c.name: places for c in columns if c.on_disk is not None}, lengths
 
 
+def fills_arrays(column: Column) -> bool:
+    """Whether the rows of a column go straight from disk into the array that they are wanted in."""
+    return column.on_disk is not None and is_decoded(column)
+
+
+def is_image(column: Column) -> bool:
+    """Whether the rows of a column are images, which take longer to decode than to copy."""
+    return isinstance(column.feature, tfds.features.Image)
+
+
 def is_decoded(column: Column) -> bool:
     """Whether `EpisodesOnDisk.values` decodes a column; if not, its rows are `strings`."""
     feature = column.feature
-    if not isinstance(feature, tfds.features.Image):
+    if not is_image(column):
         return True
     shape = tuple(feature.shape)
     return (
@@ -361,7 +387,7 @@ def _file_format(part: Part) -> str:
 def _rows_of(raw: example.RawFeature, column: Column) -> Sequence[memoryview]:
     if not isinstance(raw, ListOnDisk):
         return example.decode_bytes(raw)
-    if isinstance(column.feature, tfds.features.Image):
+    if is_image(column):
         return raw.elements()
     return raw.elements_of(math.prod(column.feature.shape) * column.feature.np_dtype.itemsize)
 
@@ -377,14 +403,6 @@ def _decode_image(feature: Any, row: memoryview) -> npt.NDArray[np.uint8]:
         return image
     value: npt.NDArray[np.uint8] = feature.decode_example(tf.constant(bytes(row))).numpy()
     return value
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Returns an array, not initialized, that TensorFlow takes without copying it."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _call(function: Callable[..., Any], inputs: Sequence[Any], dtypes: Any) -> Any:

@@ -85,7 +85,7 @@ def _batch_and_decode(
     # What has no common shape is decoded one by one, or where it is found out that it has one after all.
     unstackable = [column for column in late if not decoding.is_stackable(column)]
     single = [] if size else unstackable
-    if size and unstackable:
+    if size and (unstackable or blocks.fills_batches(late, batching)):
         block = size
     batched = [column for column in late if column not in single]
 
@@ -102,7 +102,7 @@ def _batch_and_decode(
 
     if batched:
         dataset = blocks.in_blocks(dataset, block, batching)
-        dataset = sources.map_in_parallel(dataset, decode, config)
+        dataset = blocks.map_blocks(dataset, decode, late, block, batching)
         dataset = blocks.hand_out(dataset, block, batching)
     elif shuffle.steps and size:
         dataset = blocks.in_blocks(dataset, size, batching)

@@ -121,8 +121,8 @@ def transitions(
     seen = [c for c in chosen if c.path[0] == schema.OBSERVATION]
     widths = {c.name: 2 if c in seen else 1 for c in chosen}
 
-    def build(values: dict[str, Any], extras: dict[str, Any]) -> dict[str, Any]:
-        first = {name: _nth(values[name], 0, width) for name, width in widths.items()}
+    def build(values: blocks.Values, extras: dict[str, Any]) -> dict[str, Any]:
+        first = {name: values.nth(name, 0) for name in widths}
         first |= {c.name: x for c, x in zip(signals.rewards, extras[schema.REWARD], strict=True)}
         computed = [*signals.rewards, *signals.discounts]
         if signals.discounts:
@@ -132,7 +132,7 @@ def transitions(
         if not signals.discounts:
             [result[schema.DISCOUNT]] = extras[schema.DISCOUNT]
         if seen:
-            second = {c.name: _nth(values[c.name], 1, 2) for c in seen}
+            second = {c.name: values.nth(c.name, 1) for c in seen}
             result[NEXT_OBSERVATION] = columns.pack(second, seen)[schema.OBSERVATION]
         return {**result, **{name: extras[name] for name in (NEXT_IS_LAST, NEXT_IS_TERMINAL)}}
 
@@ -145,17 +145,6 @@ def transitions(
         is_overlapping=True,
         batching=batching,
     )
-
-
-def _nth(value: Any, index: int, width: int) -> Any:
-    """Returns (B, ...), of values (B, k, ...) of k = `width` rows each."""
-
-    def take(part: Any) -> Any:
-        if not isinstance(part, tf.RaggedTensor):
-            return part[:, index]
-        return tf.gather(part.merge_dims(0, 1), tf.range(part.nrows()) * width + index)
-
-    return tf.nest.map_structure(take, value)
 
 
 def _open(

@@ -102,8 +102,9 @@ def windows(
         # Padding repeats the last step, for now: a row that is decoded anyway.
         return blocks.Cut(rows, tf.minimum(at, stop[:, None] - 1), {MASK: mask})
 
-    def build(values: dict[str, Any], extras: dict[str, Tensor]) -> dict[str, Any]:
+    def build(found: blocks.Values, extras: dict[str, Tensor]) -> dict[str, Any]:
         mask = tf.ensure_shape(extras[MASK], (None, length))
+        values = {column.name: found.all(column.name) for column in chosen}
         if pad:
             values = tf.nest.map_structure(lambda value: _zero_where_not(mask, value), values)
         return {**columns.pack(values, chosen), MASK: mask}

@@ -158,6 +158,40 @@ def test_transitions(directory, stock):
         assert transition["reward"] == first["reward"]
 
 
+@pytest.mark.parametrize(("buffer", "interleave"), [(0, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("load", "options"),
+    [
+        (envlogger.tfds.transitions, {"n_step": 2}),
+        (envlogger.tfds.windows, {"length": 5, "stride": 2, "pad": True}),
+        (envlogger.tfds.windows, {"length": 5, "stride": 7}),
+    ],
+    ids=["transitions", "overlapping", "apart"],
+)
+def test_batches_hold_what_single_elements_do(directory, load, options, buffer, interleave):
+    options |= {"read_config": tf_reading.IN_ORDER, "interleave": interleave}
+    single = list(load(directory, **options))
+    shuffle = envlogger.tfds.Shuffle(steps=buffer)
+    batches = list(load(directory, batch_size=8, shuffle=shuffle, **options))
+
+    assert [len(batch[next(iter(batch))]) for batch in batches[:-1]] == [8] * (len(batches) - 1)
+    assert_same_leaves(
+        tf.nest.map_structure(lambda *parts: np.concatenate(parts), *batches), _stack(single)
+    )
+
+
+def test_batches_stay_as_they_are(directory):
+    dataset = envlogger.tfds.steps(directory, batch_size=24, read_config=tf_reading.IN_ORDER)
+    kept, copies = [], []
+    for _ in range(3):
+        for i, batch in enumerate(dataset):
+            if i % 2:
+                kept.append(batch["observation"]["camera"].numpy())
+                copies.append(kept[-1].copy())
+
+    assert all(np.array_equal(one, other) for one, other in zip(kept, copies, strict=True))
+
+
 def test_all_is_shuffled_and_nothing_is_lost(directory, stock):
     shuffle = envlogger.tfds.Shuffle(files=True, episodes=3, steps=100, seed=1)
     got = list(envlogger.tfds.steps(directory, shuffle=shuffle, interleave=2))
