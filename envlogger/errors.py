@@ -7,6 +7,7 @@ Every message says where (the nested path), what was got, what was expected and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class EnvLoggerError(Exception):
@@ -47,6 +48,11 @@ class MissingExtraError(EnvLoggerError, ImportError):
         )
         self.package = package
         self.extra = extra
+        self._purpose = purpose
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets worker processes raise it."""
+        return type(self), (self.package, self.extra, self._purpose)
 
 
 def format_path(path: Sequence[object]) -> str:

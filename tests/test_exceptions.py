@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import bad_input
 import helpers
 import pytest
+
+from envlogger import errors
 
 GOOD = helpers.GOOD
 
@@ -60,3 +64,20 @@ def test_an_exception_in_close_of_the_environment(tmp_path):
         logger.close()
 
     bad_input.check_kept(tmp_path, [GOOD])
+
+
+def test_errors_reach_other_processes():
+    for error in (
+        errors.ValueMismatchError("a"),
+        errors.UnsupportedValueError("b"),
+        errors.NameConflictError("c"),
+        errors.OptionError("d"),
+        errors.DatasetError("e"),
+        errors.CorruptDatasetError("f"),
+        errors.MissingExtraError("torch", "torch", "Training"),
+    ):
+        copy = pickle.loads(pickle.dumps(error))
+
+        assert type(copy) is type(error)
+        assert str(copy) == str(error)
+        assert vars(copy) == vars(error)

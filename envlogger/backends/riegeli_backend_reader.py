@@ -64,7 +64,7 @@ class RiegeliBackendReader(backend_reader.BackendReader):
     ) -> None:
         self._directory = Path(check_path("data_directory", data_directory))
         self._verify = verify
-        self._max_chunk_bytes = max_chunk_bytes
+        self._max_chunk_bytes = check_count("max_chunk_bytes", max_chunk_bytes)
         self._cache_bytes = check_count("cache_bytes", cache_bytes, at_least=0)
         if not log.is_log(self._directory):
             raise errors.DatasetError(
@@ -72,7 +72,7 @@ class RiegeliBackendReader(backend_reader.BackendReader):
                 "EnvLogger 1.x wrote."
             )
         self._metadata = log.read_metadata(self._directory)
-        self._shards = log.open_shards(self._directory, max_chunk_bytes)
+        self._shards = log.open_shards(self._directory, self._max_chunk_bytes)
         counts = [len(shard.positions) for shard in self._shards]
         # The index of the first step of each shard, and the number of all steps.
         self._first_steps = [0, *itertools.accumulate(counts)]

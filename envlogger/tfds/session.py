@@ -7,7 +7,8 @@
       journal      JSON lines: what the segments do not say themselves
       progress     how many rows of each stream are in published shards
       segment-0-0 …  the step log of each stream
-      shard        the shard under way
+      spare-0-0 …    files for segments to come, of each layout, whose pages are there already
+      shard-<pid>-1  the shard under way, of the process that writes it
 
 A session has one stream of steps, or as many as environments step together; each stream's steps follow one
 another in a log of their own, and all else they share.
