@@ -30,12 +30,11 @@ import numpy as np
 
 from envlogger import varints, zstd
 from envlogger.tfds import shard_errors
-from envlogger.tfds.partial_record import Place, RecordOnDisk, record_in_memory, spread
+from envlogger.tfds.partial_record import Place, RecordOnDisk, fill, record_in_memory, spread
 
 _BLOCK = 1 << 16
 _BLOCK_HEADER = 24
 _ROOM = _BLOCK - _BLOCK_HEADER
-_MAX_BUFFERS = 1024  # of one call of readv(2)
 _SMALL = 1 << 10  # is soon copied
 _LONGEST_HEAD = 1 + 2 * 10  # of a chunk of one record: compression and two varints
 _HEADER = struct.Struct("<QQQQQ")
@@ -190,8 +189,8 @@ class ArrayRecordFile:
     def _read_into(self, position: int, buffers: Iterable[memoryview]) -> int:
         """Fills buffers with bytes of a chunk; returns how many there were."""
         offset = position % _BLOCK
-        header = bytearray(_BLOCK_HEADER)
-        pieces: list[memoryview | bytearray] = [] if offset else [header]
+        header = memoryview(bytearray(_BLOCK_HEADER))
+        pieces = [] if offset else [header]
         room = _BLOCK - max(offset, _BLOCK_HEADER)
         for buffer in buffers:
             while len(buffer) > room:
@@ -199,10 +198,7 @@ class ArrayRecordFile:
                 buffer, room = buffer[room:], _ROOM
             pieces.append(buffer)
             room -= len(buffer)
-        end = position
-        for first in range(0, len(pieces), _MAX_BUFFERS):
-            end += os.preadv(self._descriptor, pieces[first : first + _MAX_BUFFERS], end)
-        return _count(end) - _count(position)
+        return _count(position + fill(self._descriptor, pieces, position)) - _count(position)
 
 
 def _count(position: int) -> int:

@@ -7,7 +7,10 @@ it is, not compressed, only the features that are small are read as a whole; of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import collections
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -20,6 +23,7 @@ from envlogger.tfds.example import Layout, RawFeature
 # So much is read at once where it is parsed byte by byte.
 _WINDOW = 512
 _LONGEST_HEADER = 11  # of an element: a tag and a varint
+_MAX_BUFFERS = 1024  # of one call of readv(2)
 
 
 class Place(NamedTuple):
@@ -110,6 +114,23 @@ def spread(data: memoryview, buffers: Sequence[memoryview]) -> int:
         buffer[: len(piece)] = piece
         position += len(piece)
     return position
+
+
+def fill(descriptor: int, buffers: Iterable[memoryview], position: int) -> int:
+    """Fills buffers from a place in a file on; returns how many bytes there were: fewer at its end."""
+    pieces = collections.deque(buffers)
+    end = position
+    while pieces:
+        # It may stop early: after 2 GiB, or where a signal comes in between.
+        found = os.preadv(descriptor, list(itertools.islice(pieces, _MAX_BUFFERS)), end)
+        end += found
+        if not found and len(pieces[0]):
+            break
+        while pieces and found >= len(pieces[0]):
+            found -= len(pieces.popleft())
+        if found:
+            pieces[0] = pieces[0][found:]
+    return end - position
 
 
 def record_in_memory(data: memoryview) -> RecordOnDisk:

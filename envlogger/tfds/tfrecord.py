@@ -22,12 +22,11 @@ import google_crc32c
 import numpy as np
 
 from envlogger.tfds import shard_errors, shards
-from envlogger.tfds.partial_record import Place, RecordOnDisk, record_in_memory
+from envlogger.tfds.partial_record import Place, RecordOnDisk, fill, record_in_memory
 
 _LENGTH = struct.Struct("<Q")
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
-_MAX_BUFFERS = 1024  # of one call of readv(2)
 
 
 class TFRecordWriter:
@@ -117,16 +116,11 @@ class TFRecordReader:
     def read_part(self, index: int, start: int, stop: int) -> memoryview:
         """Returns bytes of a record, of which the checksum is not looked at; fewer at the file's end."""
         data = np.empty(stop - start, np.uint8).data
-        position, _ = self._places[index]
-        found = os.preadv(self._descriptor, [data], position + start)
-        return data[:found]
+        return data[: self.read_part_into(index, start, [data])]
 
     def read_part_into(self, index: int, start: int, buffers: Sequence[memoryview]) -> int:
         """Does what `read_part` does, into buffers; returns how many bytes there were."""
-        end = begin = self._places[index][0] + start
-        for first in range(0, len(buffers), _MAX_BUFFERS):
-            end += os.preadv(self._descriptor, buffers[first : first + _MAX_BUFFERS], end)
-        return end - begin
+        return fill(self._descriptor, buffers, self._places[index][0] + start)
 
     def close(self) -> None:
         """Closes the file. May be called more than once."""
