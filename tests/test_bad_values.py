@@ -116,17 +116,21 @@ def test_an_integer_that_a_float_does_not_hold(tmp_path):
 
 
 @pytest.mark.parametrize("step_type", [7, None, "MID"])
-def test_what_is_no_step_type(tmp_path, step_type):
-    steps = [GOOD[0], GOOD[1]._replace(step_type=step_type)]
-    env = helpers.ScriptedEnv([steps])
+# The later steps of an episode take the compiled path.
+@pytest.mark.parametrize("num_good", [1, 2, 40])
+def test_what_is_no_step_type(tmp_path, step_type, num_good):
+    good = [GOOD[0], *[GOOD[1]] * (num_good - 1)]
+    env = helpers.ScriptedEnv([[*good, GOOD[1]._replace(step_type=step_type)]])
 
     with helpers.logger(tmp_path, env) as logger:
         logger.reset()
+        for action in range(num_good - 1):
+            logger.step(action)
         with pytest.raises(errors.UnsupportedValueError) as raised:
             logger.step(0)
 
     helpers.check_message(raised, f"step_type: got {step_type!r}", "FIRST, MID or LAST")
-    bad_input.check_kept(tmp_path, [GOOD[:1]])
+    bad_input.check_kept(tmp_path, [good])
 
 
 def test_time_steps_with_more_fields(tmp_path):

@@ -12,6 +12,7 @@ For an observation (10, 5) of float32 and an int action it reads:
 
     def write(timestep, action, custom_data, flags):
         step_type, reward, discount, observation = timestep
+        if step_type not in STEP_TYPES: return False
         if custom_data is not None: return False
         if observation.__class__ is not T0 or observation.dtype is not D0 or observation.shape != S0: return False
         if action.__class__ is not T1: return False
@@ -53,6 +54,8 @@ _PACKED: dict[tuple[type, str], str] = {
     (np.float64, "float64"): "d",
     (np.int64, "int64"): "q",
 }
+# The one that nearly all rows have is found first.
+_STEP_TYPES = (dm_env.StepType.MID, dm_env.StepType.FIRST, dm_env.StepType.LAST)
 # Ints up to here are floats, too: `reward = 0` where the column is float64.
 _EXACT_INT = 1 << 53
 
@@ -143,6 +146,7 @@ class _Compiler:
                 fields.append(f"{size}x")
         body = [
             "step_type, reward, discount, observation = timestep",
+            "if step_type not in STEP_TYPES: return False",
             *self._checks,
             "place = header[0]",
             f"if place == {layout.capacity}: return False",
@@ -169,6 +173,7 @@ class _Compiler:
         scope = {
             **self._constants,
             "Error": struct.error,
+            "STEP_TYPES": _STEP_TYPES,
             "HEAP": layout.heap_offset,
             "HEAP_BYTES": layout.heap_bytes,
         }
