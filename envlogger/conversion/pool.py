@@ -175,8 +175,7 @@ class _Workers:
 def _error(answer: Mapping[str, Any]) -> Exception:
     """Returns an error of a worker as it was there."""
     kinds: dict[str, type[Exception]] = {kind.__name__: kind for kind in _ERRORS}
-    kind = kinds[answer["kind"]]
-    error = kind.__new__(kind, *answer["args"])  # MissingExtraError's __init__ takes others
+    error = kinds[answer["kind"]](*answer["args"])
     vars(error).update(answer["attributes"])
     return error
 
@@ -204,11 +203,7 @@ def main(place: Mapping[str, Any]) -> None:
 def _describe(error: Exception) -> dict[str, Any]:
     """Returns what `_error` makes an error of."""
     kind = next(kind.__name__ for kind in _ERRORS if isinstance(error, kind))
-    arguments: tuple[Any, ...] = (str(error),)
-    if isinstance(error, OSError) and error.errno is not None:
-        # With its errno an OSError becomes a FileNotFoundError, say, again.
-        # The fourth is for Windows.
-        arguments = (error.errno, error.strerror, error.filename, None, error.filename2)
+    arguments = error.__reduce__()[1]  # those that pickle would make it of
     return {"kind": kind, "args": arguments, "attributes": vars(error)}
 
 
