@@ -49,7 +49,7 @@ class RiegeliBackendReader(backend_reader.BackendReader):
 
     Raises:
       DatasetError: The directory does not hold such a log.
-      OptionError: `cache_bytes` is not a number of bytes.
+      OptionError: `cache_bytes` or `max_chunk_bytes` is not a number of bytes.
       CorruptDatasetError: Its metadata or an index is damaged. Damage of steps is an error where they
         are read; the others can be read.
     """

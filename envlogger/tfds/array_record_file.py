@@ -76,12 +76,10 @@ class ArrayRecordFile:
           CorruptDatasetError: Its bytes are damaged.
         """
         record = self._view(index)
-        # What has been decompressed to one record is that record.
-        return (
-            record.obj
-            if isinstance(record.obj, bytes) and len(record.obj) == len(record)
-            else bytes(record)
-        )
+        whole = record.obj
+        if isinstance(whole, bytes) and len(whole) == len(record):
+            return whole  # what was decompressed holds nothing else
+        return bytes(record)
 
     def open(self, index: int) -> RecordOnDisk:
         """Returns a record that needs the file no more; in zstd, it is decompressed as far as it is read.

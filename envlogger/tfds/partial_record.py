@@ -87,7 +87,11 @@ class RecordOnDisk:
         return data[key - first] if isinstance(key, int) else data[start - first : stop - first]
 
     def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
-        """Fills buffers with the bytes from a place on."""
+        """Fills buffers with the bytes from a place on.
+
+        Raises:
+          CorruptDatasetError: There are not so many.
+        """
         stop = start + sum(map(len, buffers))
         self._check(self._read_into(start, buffers), start, stop)
 
@@ -211,10 +215,11 @@ class ElementsOnDisk(Sequence[memoryview]):
         begin = 0
         for end in range(1, len(indices) + 1):
             if end == len(indices) or indices[end] != indices[end - 1] + 1:
-                self._read_run_into(indices[begin], rows[begin:end])
+                self.read_run_into(indices[begin], rows[begin:end])
                 begin = end
 
-    def _read_run_into(self, first: int, rows: npt.NDArray[Any]) -> None:
+    def read_run_into(self, first: int, rows: npt.NDArray[Any]) -> None:
+        """Does what `read_into` does, with as many elements as there are rows, from one on; not with none."""
         start, stop = self._places[first]
         size, header = stop - start, self._header
         if size != rows[0].nbytes:

@@ -134,9 +134,17 @@ def map_blocks(
     num_rows: int,
     batching: Batching,
 ) -> Any:
-    """Maps blocks of so many rows, of which some columns are late, on several cores.
+    """Maps blocks, on as many cores as `read_config` says.
 
-    Large blocks are read and decoded a few at a time, which have all cores: memory holds no more of them.
+    Where it leaves that open, and blocks are whole batches that are read from disk, so many are read at the
+    same time as take 256 MiB, or one: TensorFlow would have one under way for each core, however large.
+
+    Args:
+      dataset: Of blocks.
+      function: What is mapped.
+      late: The columns that it decodes.
+      num_rows: Of a block.
+      batching: How elements are handed out.
     """
     config = batching.read_config
     if (
@@ -232,9 +240,7 @@ def elements(
     )
     in_slices = is_overlapping and not is_cut_up and not is_filled
     width = max(widths.values(), default=1)
-    size = block_size(columns, width, batching)
-    if is_filled and batching.batch_size:
-        size = batching.batch_size
+    size = (is_filled and batching.batch_size) or block_size(columns, width, batching)
 
     def cut_blocks(*chunk: Any) -> Any:
         whole = cut(*chunk)

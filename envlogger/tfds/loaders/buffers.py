@@ -29,11 +29,14 @@ class Buffers:
     """
 
     def __init__(self) -> None:
-        # Its methods are atomic. A lock would not do: arrays end whenever a thread happens to collect them.
+        # Its methods are atomic. With a lock a thread could wait for itself: arrays end at any time.
         self._free: collections.deque[npt.NDArray[np.uint8]] = collections.deque()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Returns an array, not initialized, that TensorFlow takes without copying it."""
+        """Returns an array, not initialized, that TensorFlow takes without copying it.
+
+        It is contiguous, writable, and begins at a multiple of 64 bytes. Below 1 MiB it is numpy's own.
+        """
         size = math.prod(shape) * dtype.itemsize
         memory = np.empty(size + _ALIGNMENT, np.uint8) if size < _LARGE else self._lend(size)
         start = -memory.ctypes.data % _ALIGNMENT

@@ -182,7 +182,7 @@ class EpisodesOnDisk:
             stored = episode.rows[column.name]
             try:
                 if isinstance(stored, ElementsOnDisk):
-                    stored.read_into(range(start, stop), rows)
+                    stored.read_run_into(start, rows)
                     continue
                 for row, data in zip(rows, stored[start:stop], strict=True):
                     row[...] = np.frombuffer(data, values.dtype).reshape(row.shape)
