@@ -21,7 +21,7 @@ def _can_render() -> bool:
 
 
 needs_rendering = pytest.mark.skipif(
-    # In CI a test that is skipped would be a test that is lost.
+    # In CI a test that is skipped would be a test that is lost; `.ci/run` says that it is CI.
     not os.environ.get("CI") and not _can_render(),
     reason="MuJoCo cannot render: apt-get install libegl1 libgl1-mesa-dri libopengl0",
 )
