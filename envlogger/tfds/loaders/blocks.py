@@ -254,16 +254,17 @@ def elements(
                 low, high = tf.reduce_min(at), tf.reduce_max(at) + 1
                 rows = tf.nest.map_structure(lambda rows: rows[low:high], whole.rows)
                 return rows, extras, at - low
-            rows = {name: take(whole.rows[name], at[:, :width]) for name, width in widths.items()}
-            return rows, extras
+            first = _first(at, widths)
+            return {name: take(whole.rows[name], first[name]) for name in widths}, extras
 
         return tf.data.Dataset.range(-(-count // size)).map(sources.as_is(block))
 
     def finish_slice(rows: dict[str, Rows], extras: dict[str, Any], at: Tensor) -> Any:
         decoded = rows | {c.name: decoding.decode(c, rows[c.name]) for c in late}
+        first = _first(at, widths)
 
         def part(name: str, index: int | None) -> Any:
-            return take(decoded[name], at[:, : widths[name]] if index is None else at[:, index])
+            return take(decoded[name], first[name] if index is None else at[:, index])
 
         return build(Values(part), extras)
 
@@ -291,6 +292,12 @@ def elements(
         dataset = map_blocks(dataset, finish_elements, late, size * width, batching)
         dataset = hand_out(dataset, size if is_exact else None, batching)
     return sources.prefetch(dataset, batching.read_config)
+
+
+def _first(at: Tensor, widths: Mapping[str, int]) -> dict[str, Tensor]:
+    """Returns the rows (E, width) that are needed of each column, of (E, k)."""
+    parts = {width: at[:, :width] for width in set(widths.values())}
+    return {name: parts[width] for name, width in widths.items()}
 
 
 def _nth(rows: Rows, index: int, width: int) -> Rows:
@@ -321,33 +328,7 @@ def _merge_two(rows: Rows) -> Rows:
 
 def _split_two(values: Any, width: int) -> Any:
     if isinstance(values, tf.RaggedTensor):
-        return tf.RaggedTensor.from_uniform_row_length(values, width)
+        return tf.RaggedTensor.from_uniform_row_length(values, width, validate=False)
     count = -1 if values.shape[0] is None else values.shape[0] // width
     result = tf.reshape(values, tf.concat([[count, width], tf.shape(values)[1:]], 0))
     return tf.ensure_shape(result, (None, width, *values.shape[1:]))
-
-
-# --- rows of episodes ------------------------------------------------------------------------------
-
-
-def starts_of(lengths: Tensor) -> Tensor:
-    """Returns the row that each episode of a chunk starts at: (n,) int64."""
-    return tf.cumsum(lengths, exclusive=True)
-
-
-def interleaved(counts: Tensor, interleave: int) -> Tensor:
-    """Returns the order in which the elements of groups of `interleave` episodes alternate.
-
-    Args:
-      counts: (n,) int64: how many elements each episode has.
-      interleave: How many episodes make a group.
-
-    Returns:
-      (E,) int64: numbers of elements: the first ones of all episodes of a group, then the second ones,
-      and so on.
-    """
-    episode = tf.repeat(tf.range(tf.shape(counts, tf.int64)[0]), counts)
-    position = tf.range(tf.reduce_sum(counts)) - tf.repeat(starts_of(counts), counts)
-    group = episode // interleave
-    longest = tf.reduce_max(tf.concat([counts, [1]], 0))
-    return tf.argsort(group * longest + position, stable=True)

@@ -207,30 +207,32 @@ def parse(
     lists = tf.io.parse_example(records, specs)
 
     # Every list has so many items per step.
-    counts, sizes = [], []
+    ends, sizes = [], []
     for column in columns:
         for name, info in column.stored_parts().items():
             is_ragged = info.sequence_rank > 0
             key = f"{name}/ragged_row_lengths_0" if is_ragged else name
-            counts.append(lists[key].row_lengths())
+            ends.append(lists[key].row_splits)
             sizes.append(1 if is_ragged else math.prod(info.shape))
+    ends = tf.stack(ends, axis=1)
+    counts = ends[1:] - ends[:-1]
     if lengths is None:
-        lengths = counts[0] // sizes[0]
+        lengths = counts[:, 0] // sizes[0]
     expected = lengths[:, None] * tf.constant(sizes, tf.int64)
     names = ", ".join(column.name for column in columns)
     check = tf.debugging.Assert(
-        tf.reduce_all(tf.stack(counts, axis=1) == expected),
+        tf.reduce_all(counts == expected),
         [
             f"{where}: the fields of an episode differ in length, so the record is damaged. Items, "
             f"an episode a row, of {names}; and how many were expected:",
-            tf.stack(counts, axis=1),
+            counts,
             expected,
         ],
         summarize=100,
     )
     with tf.control_dependencies([check]):
         lengths = tf.identity(lengths)
-    total = tf.reduce_sum(lengths)
+    total = tf.reduce_sum(lengths, keepdims=True)
     rows = {
         column.name: _rows(column.info, f"{STEPS}/{column.name}", lists, total)
         for column in columns
@@ -261,7 +263,7 @@ def _rows(info: Any, name: str, lists: Mapping[str, Any], total: Tensor) -> Rows
     rank = info.sequence_rank
     if not rank:
         values = lists[name].flat_values
-        shape = tf.concat([total[None], tf.constant(info.shape, tf.int64, (len(info.shape),))], 0)
+        shape = tf.concat([total, tf.constant(info.shape, tf.int64, (len(info.shape),))], 0)
         values = tf.ensure_shape(tf.reshape(values, shape), (None, *info.shape))
         return _cast(values, info)
     values = tf.reshape(lists[f"{name}/ragged_flat_values"].flat_values, (-1, *info.shape[rank:]))

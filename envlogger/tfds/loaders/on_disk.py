@@ -27,6 +27,7 @@ import tensorflow_datasets as tfds
 from envlogger import errors
 from envlogger.tfds import example, images, live_iterators, lru, png, shard_pool, structure
 from envlogger.tfds.loaders import columns as columns_lib
+from envlogger.tfds.loaders import episode_rows
 from envlogger.tfds.loaders.buffers import Buffers
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.sources import STEPS, Part
@@ -310,9 +311,8 @@ def parse(
     rows: dict[str, Rows] = {}
     if others:
         rows, lengths = columns_lib.parse(records, others, where, lengths)
-    steps = tf.range(tf.reduce_sum(lengths))
-    steps -= tf.repeat(tf.cumsum(lengths, exclusive=True), lengths)
-    places = tf.stack([tf.repeat(numbers, lengths), steps], axis=1)
+    episode, position = episode_rows.members(lengths)
+    places = tf.stack([tf.gather(numbers, episode), position], axis=1)
     return records, rows | {c.name: places for c in columns if c.on_disk is not None}, lengths
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from envlogger import errors
+from envlogger.tfds.loaders import episode_rows
 from envlogger.tfds.loaders.columns import Column, Tensor
 
 
@@ -101,14 +102,14 @@ def n_step(
       n: How many rewards to sum up.
       gamma: The agent's discount.
     """
-    row = tf.range(tf.reduce_sum(lengths))
-    last = tf.repeat(tf.cumsum(lengths) - 1, lengths)
-    start, last = (tf.boolean_mask(x, row < last) for x in (row, last))
+    episode, position = episode_rows.members(lengths)
+    start = tf.where(position < tf.gather(lengths - 1, episode))[:, 0]
+    last = tf.gather(tf.cumsum(lengths) - 1, tf.gather(episode, start))
     stop = tf.minimum(start + n, last)
 
     rewards = [values[column.name] for column in signals.rewards]
     discounts = [values[column.name] for column in signals.discounts] or [
-        tf.ones_like(row, tf.float32)
+        tf.ones_like(episode, tf.float32)
     ]
     if n == 1:
         # As they are: TensorFlow's threads take subnormal numbers for zero when they calculate.

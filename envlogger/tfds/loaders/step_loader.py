@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from envlogger.tfds.loaders import blocks, columns, decoding, on_disk, sources
+from envlogger.tfds.loaders import blocks, columns, decoding, episode_rows, on_disk, sources
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle
 
@@ -67,7 +67,7 @@ def steps(
 
     def rows_of(rows: dict[str, Rows], lengths: Tensor) -> dict[str, Any]:
         if interleave > 1:
-            rows = blocks.take(rows, blocks.interleaved(lengths, interleave))
+            rows = blocks.take(rows, episode_rows.interleaved(lengths, interleave))
         return rows if late else columns.pack(rows, chosen)
 
     dataset = blocks.chunks(parts, chosen, batching)

@@ -11,7 +11,15 @@ import tensorflow as tf
 from envlogger import errors
 from envlogger.options import check_count, check_fraction
 from envlogger.tfds import schema
-from envlogger.tfds.loaders import blocks, columns, decoding, on_disk, returns, sources
+from envlogger.tfds.loaders import (
+    blocks,
+    columns,
+    decoding,
+    episode_rows,
+    on_disk,
+    returns,
+    sources,
+)
 from envlogger.tfds.loaders.columns import Column, Rows, Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle
 
@@ -114,7 +122,7 @@ def transitions(
         }
         at = found.at
         if interleave > 1:
-            order = blocks.interleaved(tf.maximum(lengths - 1, 0), interleave)
+            order = episode_rows.interleaved(tf.maximum(lengths - 1, 0), interleave)
             at, extras = blocks.take((at, extras), order)
         return blocks.Cut({c.name: rows[c.name] for c in chosen}, at, extras)
 

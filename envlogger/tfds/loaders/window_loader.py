@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from envlogger import errors
 from envlogger.options import check_bool, check_count
-from envlogger.tfds.loaders import blocks, columns, on_disk, sources
+from envlogger.tfds.loaders import blocks, columns, episode_rows, on_disk, sources
 from envlogger.tfds.loaders.columns import Rows, Tensor
 from envlogger.tfds.loaders.shuffling import Shuffle
 
@@ -88,15 +88,12 @@ def windows(
 
     def cut(rows: dict[str, Rows], lengths: Tensor) -> blocks.Cut:
         counts = _count(lengths, length, stride, pad)
-        first_row = tf.repeat(blocks.starts_of(lengths), counts)
-        position = tf.range(tf.reduce_sum(counts)) - tf.repeat(blocks.starts_of(counts), counts)
+        episode, position = episode_rows.members(counts)
+        first_row = tf.gather(episode_rows.starts_of(lengths), episode)
         start = first_row + position * stride
+        stop = first_row + tf.gather(lengths, episode)
         if interleave > 1:
-            order = blocks.interleaved(counts, interleave)
-            start, first_row = tf.gather(start, order), tf.gather(first_row, order)
-            stop = first_row + tf.gather(tf.repeat(lengths, counts), order)
-        else:
-            stop = first_row + tf.repeat(lengths, counts)
+            start, stop = blocks.take((start, stop), episode_rows.interleaved(counts, interleave))
         at = start[:, None] + tf.range(length, dtype=tf.int64)
         mask = at < stop[:, None]
         # Padding repeats the last step, for now: a row that is decoded anyway.
@@ -134,14 +131,20 @@ def _zero_where_not(mask: Tensor, value: Any) -> Any:
     """Returns values (B, k, ...) with zeros, or empty ones, where the mask (B, k) is False."""
     if isinstance(value, tf.RaggedTensor):
         rows = _empty_where_not(tf.reshape(mask, [-1]), value.merge_dims(0, 1))
-        return tf.RaggedTensor.from_uniform_row_length(rows, mask.shape[1])
-    shape = tf.concat([tf.shape(mask), tf.ones(value.shape.rank - 2, tf.int32)], 0)
-    return tf.where(tf.reshape(mask, shape), value, tf.zeros_like(value))
+        return tf.RaggedTensor.from_uniform_row_length(rows, mask.shape[1], validate=False)
+    mask = tf.reshape(mask, (-1, mask.shape[1], *[1] * (value.shape.rank - 2)))
+    return tf.where(mask, value, tf.zeros((), value.dtype))
 
 
 def _empty_where_not(keep: Tensor, rows: Any) -> Any:
     if rows.uniform_row_length is not None:  # (R, 3, None): there, the inner rows are emptied
         inner = _empty_where_not(tf.repeat(keep, rows.uniform_row_length), rows.values)
-        return tf.RaggedTensor.from_uniform_row_length(inner, rows.uniform_row_length)
-    row_lengths = tf.where(keep, rows.row_lengths(), tf.zeros_like(rows.row_lengths()))
-    return tf.RaggedTensor.from_row_lengths(tf.ragged.boolean_mask(rows, keep).values, row_lengths)
+        return tf.RaggedTensor.from_uniform_row_length(
+            inner, rows.uniform_row_length, validate=False
+        )
+    lengths = rows.row_lengths()
+    kept = tf.where(tf.gather(keep, episode_rows.members(lengths).episode))[:, 0]
+    row_lengths = tf.where(keep, lengths, tf.zeros((), tf.int64))
+    return tf.RaggedTensor.from_row_lengths(
+        tf.gather(rows.values, kept), row_lengths, validate=False
+    )
