@@ -20,14 +20,9 @@ def test_the_trained_agent_catches_the_ball(tmp_path):
     picture = tmp_path / "offline_dqn" / "learning_curve.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
 
+    second = programs.run("offline_dqn.py", "--updates=1", "--test_episodes=1", cwd=tmp_path)
 
-def test_a_log_is_recorded_once(tmp_path):
-    args = ("--directory=run", "--episodes=5", "--updates=1", "--test_episodes=1")
-
-    programs.run("offline_dqn.py", *args, cwd=tmp_path)
-    second = programs.run("offline_dqn.py", *args, cwd=tmp_path)
-
-    assert "Using the log in run/catch/1.0.0" in second.stdout
+    assert "Using the log in offline_dqn/catch/1.0.0" in second.stdout
 
 
 def test_bad_input(tmp_path):

@@ -73,7 +73,9 @@ def repair(tmp_path):
         source.write_bytes(raw)
         target.unlink(missing_ok=True)
         report = array_record.repair(source, target)
-        reader = array_record_module.ArrayRecordReader(str(target))
+        # Without threads and buffers of its own, which take longer to make than all else here.
+        options = "readahead_buffer_size:0,max_parallelism:0"
+        reader = array_record_module.ArrayRecordReader(str(target), options)
         try:
             assert report.num_records == reader.num_records()
             records = reader.read_all() if report.num_records else []
