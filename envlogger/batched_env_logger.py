@@ -72,8 +72,8 @@ class BatchedEnvLogger(environment_wrapper.Forwarding, closing.Closing):
         all streams together; each stream has a copy of the `scheduler`.
 
     Raises:
-      OptionError, DatasetError, ValueMismatchError: As the backend says, or the environment is of no
-        such kind.
+      OptionError, NameConflictError, DatasetError, ValueMismatchError: As the backend says, or the
+        environment is of no such kind.
       MissingExtraError: It is one of Gymnasium, which is not installed.
     """
 

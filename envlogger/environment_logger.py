@@ -46,7 +46,7 @@ class EnvLogger(environment_wrapper.EnvironmentWrapper):
       **backend_kwargs: Arguments of the backend, such as `data_directory`.
 
     Raises:
-      OptionError, DatasetError, ValueMismatchError: As the backend says.
+      OptionError, NameConflictError, DatasetError, ValueMismatchError: As the backend says.
     """
 
     def __init__(

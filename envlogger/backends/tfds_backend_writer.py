@@ -83,6 +83,7 @@ class TFDSBackendWriter(_StreamWriter):
 
     Raises:
       OptionError: An argument is not allowed.
+      NameConflictError: A key of `metadata` is reserved.
       DatasetError: The directory cannot be used.
       ValueMismatchError: The environment's specs are not those of the dataset in the directory.
     """

@@ -65,6 +65,7 @@ class EpisodeWriter(closing.Closing):
 
     Raises:
       OptionError: An argument is not allowed.
+      NameConflictError: A key of `metadata` is reserved.
       DatasetError: The directory cannot be used.
       ValueMismatchError: The features are not those of the dataset in the directory.
     """

@@ -260,7 +260,7 @@ def mismatch(feature: Feature, array: npt.NDArray[Any]) -> errors.ValueMismatchE
         shown = f", and an image in {feature.encoding.value} has a pixel at least; use image_format='raw'"
     return errors.ValueMismatchError(
         f"{errors.format_path(feature.path)}: got {describe(array.dtype, array.shape)}{shown}, "
-        f"expected {describe(feature.dtype, feature.shape)} as recorded before. Convert the value, "
+        f"expected {describe(feature.dtype, feature.shape)} as the dataset has it. Convert the value, "
         "or record into another data_directory."
     )
 
