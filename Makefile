@@ -31,7 +31,8 @@ demo: $(VENV)/.has-demo
 	@$(VENV)/bin/python examples/demo.py
 
 .PHONY: test
-test: $(VENV)/.has-all $(BEAM_VENV)/.has-test-beam
+test:
+	@$(MAKE) --jobs=2 $(VENV)/.has-all $(BEAM_VENV)/.has-test-beam
 	@$(RUN) ruff format --check --quiet . || \
 		{ echo "error: not formatted; run: $(RUN) ruff format ." >&2; exit 1; }
 	@$(RUN) ruff check --quiet .
