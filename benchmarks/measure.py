@@ -24,6 +24,7 @@ class Loop:
       own_ns: int64, the environment's own part of it.
       wall_ns: The time of the whole loop.
       cpu_ns: CPU time of this thread in the loop, the environment's own apart.
+      is_over: Whether an episode ended with the last call.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Loop:
             is_over = is_last(result)
         self.wall_ns = clock() - wall
         self.cpu_ns = time.thread_time_ns() - cpu - (timed.cpu_ns - own_cpu)
+        self.is_over = is_over
         self.step_ns = np.frombuffer(step_ns, np.int64)
         self.own_ns = np.frombuffer(own_ns, np.int64)
 
@@ -57,6 +59,35 @@ class Loop:
     def added_ns(self) -> np.ndarray:
         """What each call took beyond the environment's own part, int64."""
         return self.step_ns - self.own_ns
+
+
+class PlainLoop:
+    """Makes a number of calls of `reset` and `step`, and looks at no clock in between.
+
+    Where the environment costs nothing, to time each call would take a good part of the time.
+
+    Attributes:
+      wall_ns: The time of the whole loop.
+      cpu_ns: CPU time of this thread in it.
+    """
+
+    def __init__(
+        self,
+        environment: Any,
+        actions: Iterator[Any],
+        is_last: Callable[[Any], bool],
+        steps: int,
+        *,
+        begin_with_reset: bool,
+    ) -> None:
+        reset, step = environment.reset, environment.step
+        is_over = begin_with_reset
+        cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
+        for _ in range(steps):
+            action = next(actions)
+            is_over = is_last(reset() if is_over else step(action))
+        self.wall_ns = time.perf_counter_ns() - wall
+        self.cpu_ns = time.thread_time_ns() - cpu
 
 
 def summarize(times_ns: np.ndarray) -> dict[str, Any]:

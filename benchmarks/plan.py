@@ -75,6 +75,8 @@ class Run:
       regime: "paced", "saturated" or "real".
       busy_us: How long the pooled environment is busy in each step.
       steps: Steps and resets with the logger, after the first reset.
+      timed_steps: How many of them, the first ones, are timed one by one: all, but in the saturated
+        regime.
       baseline_steps: Those without it, before.
     """
 
@@ -83,6 +85,7 @@ class Run:
     regime: str
     busy_us: int
     steps: int
+    timed_steps: int
     baseline_steps: int
     repetition: int
     seed: int
@@ -126,10 +129,11 @@ def _run(peer: str, name: str, regime: str, repetition: int, quick: bool) -> Run
         busy, step_us, seconds = 0, _COST_US[peer][name], _SATURATED_S
     steps = _whole_episodes(seconds * 1e6 / step_us / (_QUICKER if quick else 1))
     baseline = steps if name == "catch-100hz" else _whole_episodes(steps / 5)
+    steps -= 1  # the reset that opens the recording comes on top, so that the last episode is whole
+    timed = steps
     if regime == "saturated":
-        baseline = min(baseline, 20_000)
-    # The reset that opens the recording comes on top, so that the last episode is whole.
-    return Run(peer, name, regime, busy, steps - 1, baseline, repetition, seed=1000 + repetition)
+        timed = baseline = min(baseline, 20_000)
+    return Run(peer, name, regime, busy, steps, timed, baseline, repetition, seed=1000 + repetition)
 
 
 def _whole_episodes(steps: float) -> int:

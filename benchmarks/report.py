@@ -47,7 +47,8 @@ Times are in µs per step, start-up and close() in s; medians over repetitions, 
 - *x …*: how many times better than EnvLogger 1.2.
 - *paced*: in each step the environment itself is busy for {busy}.
 - *saturated*: the environment costs nothing; runs are long enough to take about the same time with
-  each peer. *real*: the environment takes what it takes, measured inside.
+  each peer. The first fifth of the steps, 20,000 at most, is timed one by one; *steps/s* is of the others,
+  which no clock slows down. *real*: the environment takes what it takes, measured inside.
 - Not the same for all: TFDS and RLDS get float64 as plain tensors, which TFDS narrows to float32, and
   images as PNG; Minari's images are JPEG, with loss. All else is stored exactly.
 """

@@ -59,6 +59,15 @@ def run(description: dict[str, Any]) -> dict[str, Any]:
         description["baseline_steps"],
         begin_with_reset=True,
     )
+    num_timed = description["timed_steps"]
+    num_plain = description["steps"] - num_timed
+    plain_baseline = measure.PlainLoop(
+        environment,
+        made.actions,
+        recorder.is_last,
+        description["baseline_steps"] if num_plain else 0,
+        begin_with_reset=True,
+    )
     cpu_before = _cpu_s()
     environment_cpu = made.environment.cpu_ns
     begin = clock()
@@ -70,22 +79,26 @@ def run(description: dict[str, Any]) -> dict[str, Any]:
         made.environment,
         made.actions,
         recorder.is_last,
-        description["steps"],
+        num_timed,
         begin_with_reset=False,
+    )
+    plain = measure.PlainLoop(
+        recorded, made.actions, recorder.is_last, num_plain, begin_with_reset=loop.is_over
     )
     begin = clock()
     recorder.close(recorded)
     close_s = clock() - begin
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
         raise RuntimeError("SIGCHLD is ignored, so the CPU time of child processes is lost.")
-    wall_s = loop.wall_ns / 1e9
-    steps = description["steps"]
+    counted, wall_s = num_timed, loop.wall_ns / 1e9
+    if num_plain:
+        counted, wall_s = num_plain, plain.wall_ns / 1e9
+    cpu_of_loops_ns = baseline.cpu_ns * num_timed + plain_baseline.cpu_ns * num_plain
     return {
-        "steps": steps,
+        "steps": description["steps"],
         "baseline": {
             "added": measure.summarize(baseline.added_ns),
             "step": measure.summarize(baseline.step_ns),
-            "cpu_per_step_us": baseline.cpu_ns / 1e3 / len(baseline.step_ns),
         },
         "added": measure.summarize(loop.added_ns),
         "step": measure.summarize(loop.step_ns),
@@ -95,14 +108,15 @@ def run(description: dict[str, Any]) -> dict[str, Any]:
         "start_up_s": import_s + open_s,
         "loop_s": wall_s,
         "close_s": close_s,
-        "steps_per_s": steps / (wall_s + close_s),
-        "loop_steps_per_s": steps / wall_s,
+        "steps_per_s": counted / (wall_s + close_s),
+        "loop_steps_per_s": counted / wall_s,
         "memory_before_mb": memory_before,
         "peak_memory_mb": measure.memory_mb("VmHWM"),
-        "disk_bytes_per_step": measure.bytes_below(description["directory"]) / steps,
+        "disk_bytes_per_step": measure.bytes_below(description["directory"]) / description["steps"],
         # For the process that started this one and sees the CPU time of all processes.
         "cpu_s_before": cpu_before,
         "cpu_s_environment": (made.environment.cpu_ns - environment_cpu) / 1e9,
+        "cpu_s_loop": cpu_of_loops_ns / 1e9 / description["baseline_steps"],
         "versions": _versions(),
     }
 

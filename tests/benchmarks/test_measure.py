@@ -67,6 +67,26 @@ def test_loop_subtracts_what_is_the_environments_own():
     assert loop.wall_ns >= 300 * 49_000
 
 
+def test_plain_loop_does_what_the_timed_one_does():
+    calls = []
+
+    class Environment:
+        def reset(self):
+            calls.append("reset")
+            return 0
+
+        def step(self, action):
+            calls.append(action)
+            return action
+
+    loop = measure.PlainLoop(
+        Environment(), iter(range(1, 100)), lambda n: n % 3 == 0, 7, begin_with_reset=False
+    )
+
+    assert calls == [1, 2, 3, "reset", "reset", "reset", "reset"]
+    assert loop.wall_ns > 0
+
+
 def test_meter_counts_a_process_that_detached_itself(tmp_path):
     busy = "import time\nwhile time.process_time() < 0.5: pass"
     detaching = (
