@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 
 import helpers
 import numpy as np
+import processes
 import pytest
 
 import envlogger
 from envlogger import errors
 from envlogger.testing.comparison import assert_same
+from envlogger.tfds import dataset, dataset_files, schema
 
 GOOD = helpers.GOOD
 
@@ -65,6 +69,79 @@ def test_values_that_vary_still_vary_in_the_next_session(tmp_path):
         helpers.play(logger, [[0, 1]])
 
     assert_same(helpers.read(tmp_path), helpers.expected_run(one, other))
+
+
+def _values(dtype, *lengths):
+    values = [(np.arange(n) % 2).astype(dtype) for n in lengths]
+    return [helpers.first(values[0]), *map(helpers.mid, values[1:-1]), helpers.last(values[-1])]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "i2", "u4", "i8", "f4", "f8", "c8", "S2", "U3"])
+def test_values_of_one_shape_beside_a_writer_whose_values_vary(tmp_path, dtype):
+    same, varying = _values(dtype, 1, 1, 1), _values(dtype, 1, 2, 0, 1)
+    # Both begin before there is a dataset.
+    one, other = (helpers.scripted_logger(tmp_path, [e] * 2) for e in (same, varying))
+    helpers.play(one, [[0, 1]] * 2)
+    helpers.play(other, [[0, 1, 2]] * 2)
+    other.close()
+    one.close()
+
+    assert_same(helpers.read(tmp_path), helpers.expected_run(varying, varying, same, same))
+    found = [step["observation"] for steps in helpers.source_steps(tmp_path) for step in steps]
+    assert_same(
+        [np.asarray(value).astype(dtype) for value in found],
+        [step.observation for step in (*varying, *varying, *same, *same)],
+    )
+
+
+@pytest.mark.parametrize("dtype", ["bool", "i2", "u4", "f4", "f8", "S2", "image"])
+def test_a_finished_shard_of_values_of_one_shape_is_stored_anew(tmp_path, dtype):
+    def values(*lengths):
+        if dtype != "image":
+            return _values(dtype, *lengths)
+        images = [np.full((n, 9, 3), n, np.uint8) for n in lengths]
+        return [helpers.first(images[0]), *map(helpers.mid, images[1:])]
+
+    same = values(1, 1, 1)
+    for name, episode in (("one", same), ("other", values(1, 2, 3))):
+        episode_fn = {"n": episode[-1].observation}
+        helpers.record(tmp_path / name, [episode], episode_fn=lambda *_, found=episode_fn: found)
+    path = tmp_path / "one"
+    have = dataset.load(path).schema
+    want = schema.with_varying(have, dataset.load(tmp_path / "other").schema)
+    assert want.steps["observation",].is_ragged
+    (shard,) = path.glob("*train*")
+    dataset.adapt_shard(os.fspath(shard), 1, have, want)
+    dataset_files.write_json(os.fspath(path / dataset_files.FEATURES), want.to_json())
+
+    assert_same(helpers.read(path), helpers.expected_run(same))
+    assert_same(helpers.read_metadata(path), [{"n": same[-1].observation}])
+    [found] = helpers.source_steps(path)
+    expected = [step.observation for step in same]
+    assert_same([np.asarray(s["observation"], expected[0].dtype) for s in found], expected)
+
+
+def test_a_dead_writer_that_had_one_step_beside_one_whose_values_vary(tmp_path):
+    varying = _values("i2", 1, 2, 3)
+    other = helpers.scripted_logger(tmp_path / "1.0.0", [varying])
+    program = """
+        import os, signal, sys, helpers, numpy as np
+        env = helpers.scripted_logger(sys.argv[1], [[helpers.first(np.zeros(1, "i2"))]])
+        env.reset()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    tests = os.path.dirname(helpers.__file__)
+    processes.python(
+        program, tmp_path / "1.0.0", status=-signal.SIGKILL, env={**os.environ, "PYTHONPATH": tests}
+    )
+    with other:
+        helpers.play(other, [[0, 1]])
+
+    report = envlogger.recover(tmp_path / "1.0.0")
+
+    assert (len(report.recovered), report.failed) == (1, {})
+    first = helpers.first(np.zeros(1, "i2"))
+    assert_same(helpers.read(tmp_path / "1.0.0"), helpers.expected_run(varying, [first]))
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,)])

@@ -261,7 +261,9 @@ class DatasetDirectory:
             self._finish_publishing()
             contents = self.contents()
             published = None if contents is None else contents.schema
-            merged = of if published is None else schema.merge(of, published)
+            merged = of
+            if published is not None:
+                merged = schema.merge(schema.with_varying(of, published), published)
             adapt_shard(os.path.join(directory, shard.path), len(shard.step_counts), of, merged)
             if contents is not None and published is not None:
                 self._backfill(contents.info, published, merged)
@@ -356,7 +358,7 @@ class DatasetDirectory:
         A shard that has more features than `features.json` says is valid, so a reader may come at
         any time, and a writer that dies here leaves work, but no damage.
         """
-        if covers(have, want):
+        if schema.covers(have, want):
             return
         for split, lengths in info.shard_lengths.items():
             for index, length in enumerate(lengths):
@@ -472,14 +474,9 @@ class DatasetDirectory:
             shards.sync_file(os.path.dirname(self.directory))
 
 
-def covers(have: schema.Schema, want: schema.Schema) -> bool:
-    """Whether records of one schema have all the features of another."""
-    return want.steps.keys() <= have.steps.keys() and want.episode.keys() <= have.episode.keys()
-
-
 def adapt_shard(path: str, num_records: int, have: schema.Schema, want: schema.Schema) -> None:
-    """Rewrites a shard, in one step, so that its records have all the features of `want`."""
-    if covers(have, want):
+    """Rewrites a shard, in one step, so that its records are those of `want`."""
+    if schema.covers(have, want):
         return
     writer = shards.ShardWriter(f"{path}.tmp", shard_files.compression_of(path, num_records))
     try:

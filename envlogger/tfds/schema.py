@@ -222,6 +222,30 @@ def merge(ours: Schema, theirs: Schema) -> Schema:
     return merged
 
 
+def with_varying(ours: Schema, theirs: Schema) -> Schema:
+    """Returns ours with the dimensions that vary in theirs, where all else is the same.
+
+    So the episodes of a writer whose first values were all of one shape fit into a dataset to which another
+    writer has added some that vary.
+    """
+    result = ours.copy()
+    for mine, others in ((result.steps, theirs.steps), (result.episode, theirs.episode)):
+        for path, feature in mine.items():
+            known = others.get(path)
+            if known is not None and known.dtype == feature.dtype and not feature.is_ragged:
+                mine[path] = known if _fits(known, feature.shape) else feature
+    return result
+
+
+def covers(have: Schema, want: Schema) -> bool:
+    """Whether records of one schema have all the features of another, and store them alike."""
+    return all(
+        path in known and _same(known[path], feature)
+        for known, wanted in ((have.steps, want.steps), (have.episode, want.episode))
+        for path, feature in wanted.items()
+    )
+
+
 def _same(one: Feature, other: Feature) -> bool:
     return dataclasses.replace(one, description="") == dataclasses.replace(other, description="")
 
@@ -275,7 +299,7 @@ def describe(dtype: np.dtype[Any], shape: features_lib.Shape) -> str:
     return f"{'string' if dtype == features_lib.STRING else dtype} of shape {shape}"
 
 
-def generalise(feature: Feature, shape: tuple[int, ...]) -> features_lib.Shape | None:
+def generalise(feature: Feature, shape: features_lib.Shape) -> features_lib.Shape | None:
     """Returns the shape that covers the feature's and `shape`, or None if their ranks differ."""
     if len(shape) != len(feature.shape):
         return None
@@ -303,7 +327,7 @@ def check_names(names: Iterable[Any], source: str) -> None:
             )
 
 
-def _fits(feature: Feature, shape: tuple[int, ...]) -> bool:
+def _fits(feature: Feature, shape: features_lib.Shape) -> bool:
     if not feature.is_ragged or generalise(feature, shape) != feature.shape:
         return False
     is_image = feature.encoding in (Encoding.PNG, Encoding.JPEG)

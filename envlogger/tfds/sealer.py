@@ -163,7 +163,7 @@ class Sealer:
 
     def _add(self, finished: Episode) -> None:
         encoder = self._encoder_for(finished)
-        if self._writer is not None and not dataset.covers(self._shard_schema, self._wanted):
+        if self._writer is not None and self._shard_schema is not self._wanted:
             self._widen_open_shard()
         encoded = encoder.encode(finished)
         if self._writer is None:
@@ -207,6 +207,7 @@ class Sealer:
         wanted = self._journal.schema()
         # What the episodes before these do not have gets a mask.
         if self._dataset_schema is not None:
+            wanted = schema.with_varying(wanted, self._dataset_schema)
             wanted = schema.merge(wanted, self._dataset_schema)
         if self._writer is not None:
             wanted = schema.merge(wanted, self._shard_schema)
@@ -221,12 +222,13 @@ class Sealer:
     def _widen_open_shard(self) -> None:
         """Gives the episodes of the open shard the features that turned up after them."""
         assert self._writer is not None
-        narrow = self._writer
-        narrow.close()
-        self._writer = shards.ShardWriter(self._next_path(), narrow.compression)
-        for episode in shards.read_all(narrow.path, narrow.num_records):
-            self._writer.add(record.adapt(episode, self._shard_schema, self._wanted))
-        os.unlink(narrow.path)
+        if not schema.covers(self._shard_schema, self._wanted):
+            narrow = self._writer
+            narrow.close()
+            self._writer = shards.ShardWriter(self._next_path(), narrow.compression)
+            for episode in shards.read_all(narrow.path, narrow.num_records):
+                self._writer.add(record.adapt(episode, self._shard_schema, self._wanted))
+            os.unlink(narrow.path)
         self._shard_schema = self._wanted
 
     def _next_path(self) -> str:
