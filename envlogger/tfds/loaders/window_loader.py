@@ -132,8 +132,10 @@ def _zero_where_not(mask: Tensor, value: Any) -> Any:
     if isinstance(value, tf.RaggedTensor):
         rows = _empty_where_not(tf.reshape(mask, [-1]), value.merge_dims(0, 1))
         return tf.RaggedTensor.from_uniform_row_length(rows, mask.shape[1], validate=False)
-    mask = tf.reshape(mask, (-1, mask.shape[1], *[1] * (value.shape.rank - 2)))
-    return tf.where(mask, value, tf.zeros((), value.dtype))
+    rows = tf.reshape(value, tf.concat([[tf.size(mask)], tf.shape(value)[2:]], 0))
+    # It copies whole rows; tf.where asks for each element of them.
+    rows = tf.raw_ops.Select(condition=tf.reshape(mask, [-1]), x=rows, y=tf.zeros_like(rows))
+    return tf.reshape(rows, tf.shape(value))
 
 
 def _empty_where_not(keep: Tensor, rows: Any) -> Any:
