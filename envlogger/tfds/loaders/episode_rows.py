@@ -41,18 +41,17 @@ def members(counts: Tensor) -> Members:
     return Members(episode, numbers - tf.gather(starts_of(counts), episode))
 
 
-def interleaved(counts: Tensor, interleave: int) -> Tensor:
+def interleaved(elements: Members, interleave: int) -> Tensor:
     """Returns the order in which the elements of groups of `interleave` episodes alternate.
 
     Args:
-      counts: (n,) int64: how many elements each episode has.
+      elements: Where they belong.
       interleave: How many episodes make a group.
 
     Returns:
       (E,) int64: numbers of elements: the first ones of all episodes of a group, then the second ones,
       and so on.
     """
-    episode, position = members(counts)
-    group = episode // interleave
-    longest = tf.reduce_max(tf.concat([counts, [1]], 0))
-    return tf.argsort(group * longest + position, stable=True)
+    group = elements.episode // interleave
+    longest = tf.reduce_max(tf.concat([elements.position, [0]], 0)) + 1
+    return tf.argsort(group * longest + elements.position, stable=True)

@@ -67,7 +67,8 @@ def steps(
 
     def rows_of(rows: dict[str, Rows], lengths: Tensor) -> dict[str, Any]:
         if interleave > 1:
-            rows = blocks.take(rows, episode_rows.interleaved(lengths, interleave))
+            order = episode_rows.interleaved(episode_rows.members(lengths), interleave)
+            rows = blocks.take(rows, order)
         return rows if late else columns.pack(rows, chosen)
 
     dataset = blocks.chunks(parts, chosen, batching)

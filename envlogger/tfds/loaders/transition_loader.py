@@ -122,7 +122,8 @@ def transitions(
         }
         at = found.at
         if interleave > 1:
-            order = episode_rows.interleaved(tf.maximum(lengths - 1, 0), interleave)
+            elements = episode_rows.members(tf.maximum(lengths - 1, 0))
+            order = episode_rows.interleaved(elements, interleave)
             at, extras = blocks.take((at, extras), order)
         return blocks.Cut({c.name: rows[c.name] for c in chosen}, at, extras)
 
