@@ -159,9 +159,9 @@ def encode(episode: Episode, of: schema.Schema) -> bytes:
 def adapt(record: bytes, have: schema.Schema, want: schema.Schema) -> bytes:
     """Returns a record with padding for the features that `want` has and `have` has not.
 
-    What `have` stores in one shape is stored anew if it may vary in `want`. Else the record stays as it is:
-    serialized protobuf messages join, so a record and the Example of one more feature, end to end, are the
-    record with that feature.
+    What `want` encodes in another way, since it may vary in shape there, is stored anew. Else the record stays
+    as it is: serialized protobuf messages join, so a record and the Example of one more feature, end to end,
+    are the record with that feature.
     """
     parsed = example.parse(record)
     anew = _stored_anew(parsed, have, want)
@@ -194,22 +194,20 @@ def adapt(record: bytes, have: schema.Schema, want: schema.Schema) -> bytes:
 def _stored_anew(
     parsed: Mapping[str, example.RawFeature], have: schema.Schema, want: schema.Schema
 ) -> dict[str, example.RawFeature] | None:
-    """Returns the features of an Example with those of `have` as `want` stores them; None if it does."""
+    """Returns the features of an Example, encoded as `want` has them; None if they are that already."""
     anew = dict(parsed)
-    is_changed = False
     for nested, known, wanted in (
         (True, have.steps, want.steps),
         (False, have.episode, want.episode),
     ):
         for path, feature in wanted.items():
-            if path in known and known[path].shape != feature.shape:
+            if path in known and known[path].encoding is not feature.encoding:
                 name = "/".join((schema.STEPS, *path) if nested else path)
                 rows = list(features.decode_column(known[path], parsed, name, nested=nested))
                 del anew[name]
                 for suffix, value in features.encode_column(feature, rows, nested=nested).items():
                     anew[name + suffix] = value
-                is_changed = True
-    return anew if is_changed else None
+    return anew if anew != parsed else None
 
 
 def count_steps(record: bytes, of: schema.Schema) -> int:

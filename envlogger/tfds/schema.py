@@ -223,18 +223,26 @@ def merge(ours: Schema, theirs: Schema) -> Schema:
 
 
 def with_varying(ours: Schema, theirs: Schema) -> Schema:
-    """Returns ours with the dimensions that vary in theirs, where all else is the same.
+    """Returns ours, but with their features where only theirs hold values of more than one shape.
 
     So the episodes of a writer whose first values were all of one shape fit into a dataset to which another
-    writer has added some that vary.
+    writer has added some that vary. What we store without loss is never stored with loss.
     """
     result = ours.copy()
     for mine, others in ((result.steps, theirs.steps), (result.episode, theirs.episode)):
         for path, feature in mine.items():
-            known = others.get(path)
-            if known is not None and known.dtype == feature.dtype and not feature.is_ragged:
-                mine[path] = known if _fits(known, feature.shape) else feature
+            if path in others and _holds_all_of(others[path], feature):
+                mine[path] = others[path]
     return result
+
+
+def _holds_all_of(varying: Feature, fixed: Feature) -> bool:
+    return (
+        varying.dtype == fixed.dtype
+        and not fixed.is_ragged
+        and _fits(varying, fixed.shape)
+        and (varying.encoding is not Encoding.JPEG or fixed.encoding is Encoding.JPEG)
+    )
 
 
 def covers(have: Schema, want: Schema) -> bool:

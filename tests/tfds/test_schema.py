@@ -110,6 +110,20 @@ def test_images_that_vary_are_still_images():
             schema.conform(feature, "a", np.zeros((height, 8, 3), np.uint8))
 
 
+@pytest.mark.parametrize("ours", ["png", "raw", "jpeg"])
+@pytest.mark.parametrize("theirs", ["png", "raw", "jpeg"])
+def test_images_of_one_size_go_to_those_that_vary_but_for_a_loss(ours, theirs):
+    image, path = np.zeros((16, 8, 3), np.uint8), ("x",)
+    fixed, varying = Schema(image_format=ours), Schema(image_format=theirs)
+    fixed.add(fixed.infer(path, image, image.shape))
+    varying.add(varying.infer(path, image, (None, 8, 3)))
+
+    found = schema.with_varying(fixed, varying).steps[path]
+
+    is_lossy = theirs == "jpeg" != ours
+    assert found == (fixed if is_lossy else varying).steps[path]
+
+
 @pytest.mark.parametrize("heights", [(0, 4), (4, 0)])
 def test_images_of_which_one_is_empty_are_kept_as_bytes(heights):
     feature = _varying(*(np.zeros((height, 8, 3), np.uint8) for height in heights))
