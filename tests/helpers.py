@@ -248,13 +248,13 @@ def spy(
     name: str,
     note: Callable[..., Any] = lambda *arguments: arguments,
 ) -> list[Any]:
-    """Returns a list that gets, from here on, what `note` makes of the arguments of each call."""
+    """Returns a list that gets, from here on, what `note` makes of the positional arguments of each call."""
     noted: list[Any] = []
     function = getattr(owner, name)
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **options: Any) -> Any:
         noted.append(note(*arguments))
-        return function(*arguments)
+        return function(*arguments, **options)
 
     monkeypatch.setattr(owner, name, call)
     return noted

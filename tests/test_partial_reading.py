@@ -8,6 +8,7 @@ import os
 import pathlib
 import random
 import shutil
+import tracemalloc
 
 import damage
 import helpers
@@ -250,21 +251,46 @@ def test_a_step_of_an_episode_that_compresses_needs_no_more_of_it_than_lies_befo
     tmp_path, monkeypatch
 ):
     # An image comes before all other fields in the alphabet, and behind them in the record.
+    def see(data, start, stop):
+        return stop
+
     frames = np.random.default_rng(0).integers(0, 3, (STEPS, 200, 250, 3), np.uint8)
-    step = [{"a_camera": frame, "z_place": np.float64(t)} for t, frame in enumerate(frames)]
+    step = [{"a_camera": frame, "z_place": np.full(2, t / 7)} for t, frame in enumerate(frames)]
     path = tmp_path / "1.0.0"
     helpers.record(
         path, [[helpers.first(step[0]), *map(helpers.mid, step[1:])]], image_format="raw"
     )
-    stops = helpers.spy(monkeypatch, zstd.LazyBytes, "_begin_anew", lambda data, stop: stop)
+    stops = helpers.spy(monkeypatch, zstd.LazyBytes, "_part", see)
     size = frames[0].nbytes
     with envlogger.Reader(path, cache_bytes=0) as reader:
-        list(reader.episodes[0])  # compares the hash
-        for t in (2, 9):
+        logged = list(reader.episodes[0])  # compares the hash
+        for t in (2, 9, 0):
             stops.clear()
             reader._backend._cache.clear()
-            assert_same(reader.steps[t].timestep.observation, step[t])
+            assert_same(reader.steps[t], logged[t])
             assert (t + 1) * size < max(stops) < (t + 2) * size
+        # What is small was kept the first time, and is nobody's to change.
+        assert len(stops) == 1
+        reader.steps[0].timestep.observation["z_place"][...] = 7
+        assert_same(reader.steps[0].timestep.observation, step[0])
+
+
+def test_columns_are_all_that_is_kept_of_a_large_episode(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 3, (STEPS, 200, 250, 3), np.uint8)
+    path = tmp_path / "1.0.0"
+    helpers.record(
+        path, [[helpers.first(frames[0]), *map(helpers.mid, frames[1:])]], image_format="raw"
+    )
+    with envlogger.Reader(path) as reader:
+        for _ in range(2):
+            tracemalloc.start()
+            columns = reader.episodes[0].columns()
+            kept = tracemalloc.get_traced_memory()[0]
+            tracemalloc.stop()
+            assert_same(columns["observation"], frames)
+            assert kept < 1.1 * frames.nbytes
+        list(reader.steps)  # which are kept; their columns can still be had
+        assert_same(reader.episodes[0].columns(), columns)
 
 
 def test_whole_columns_are_read_in_parts_once_their_hashes_were_compared(run, whole):

@@ -12,17 +12,16 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from envlogger import errors, step_data
+from envlogger import errors, memory, step_data
 from envlogger.backends import backend_reader, sequences
 from envlogger.options import check_count, check_path
 from envlogger.tfds import dataset, lru, shard_pool, step_index, stored_episode
-from envlogger.tfds.partial_record import Places
 
 # An episode of 100 steps of 84x84x4 bytes takes 2.8 MB.
 DEFAULT_CACHE_BYTES = 128 << 20
 
-# Of where things are in large episodes, some KB for each.
-_PLACES_BYTES = 16 << 20
+# Of what is known of large episodes, some KB for each.
+_OUTLINES_BYTES = 16 << 20
 
 
 class TFDSBackendReader(backend_reader.BackendReader):
@@ -108,7 +107,7 @@ class TFDSBackendReader(backend_reader.BackendReader):
         self._splits = sorted(info.shard_lengths) if self._split is None else [self._split]
         self._pool = shard_pool.ShardPool(shard_pool.shards_of(self._directory, info, self._splits))
         self._decoder = stored_episode.Decoder(self._contents.schema)
-        self._places: lru.LruCache[int, Places] = lru.LruCache(_PLACES_BYTES)
+        self._outlines: lru.LruCache[int, stored_episode.Outline] = lru.LruCache(_OUTLINES_BYTES)
         self._cache: lru.LruCache[int, stored_episode.StoredEpisode] = lru.LruCache(
             self._cache_bytes
         )
@@ -168,7 +167,7 @@ class TFDSBackendReader(backend_reader.BackendReader):
         is_whole = fields is None and isinstance(rows, slice) and rows == slice(None)
         # In parts, columns are read into their arrays without a record that they are copied from.
         if is_whole and not (self._pool.is_compared(i) and self._pool.is_plain(i)):
-            return self._episode(i).columns(fields, rows)
+            return self._episode(i, are_copied=True).columns(fields, rows)
         return self._part_of(i).columns(fields, rows)
 
     def _get_nth_episode_info(
@@ -191,12 +190,22 @@ class TFDSBackendReader(backend_reader.BackendReader):
         is_most = 2 * count > self._num_steps_of(index)
         return self._episode(index) if is_most else self._part_of(index)
 
-    def _episode(self, index: int) -> stored_episode.StoredEpisode:
-        """Returns an episode, the whole of which has been read and compared with its hash."""
+    def _episode(self, index: int, *, are_copied: bool = False) -> stored_episode.StoredEpisode:
+        """Returns an episode, the whole of which has been read and compared with its hash.
+
+        Args:
+          index: Its number.
+          are_copied: Whether all its values are about to be copied, as columns are. Then a large one is not
+            kept beside them, and its memory is free for the next one.
+        """
         episode = self._cache.get(index)
         if episode is None or episode.is_partial:
             path, record = self._pool.read(index)
-            episode = self._keep(index, self._decoder.decode(record, path))
+            episode = self._decoder.decode(record, path)
+            if are_copied and len(record) >= memory.LARGE:
+                self._check_num_steps(index, len(episode))
+            else:
+                self._keep(index, episode)
         return episode
 
     def _part_of(self, index: int) -> stored_episode.StoredEpisode:
@@ -207,10 +216,10 @@ class TFDSBackendReader(backend_reader.BackendReader):
             if opened is None:
                 return self._episode(index)
             path, record = opened
-            places = self._places.get(index)
-            episode = self._keep(index, self._decoder.open(record, path, places))
-            if places is None and episode.places is not None:
-                self._places.put(index, episode.places, episode.places_bytes)
+            known = self._outlines.get(index)
+            episode = self._keep(index, self._decoder.open(record, path, known))
+            if known is None and episode.outline is not None:
+                self._outlines.put(index, episode.outline, episode.outline_bytes)
         return episode
 
     def _keep(

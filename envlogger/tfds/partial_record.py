@@ -151,12 +151,41 @@ class Places:
 
     Attributes:
       layout: Where its features are.
+      num_bytes: Of the features that are read as a whole.
       elements: Where the elements are of lists that differ in size, by where the lists start.
     """
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self.num_bytes = sum(
+            stop - start
+            for kind, start, stop in layout.values()
+            if not example.is_large(kind, stop - start)
+        )
         self.elements: dict[int, list[tuple[int, int]]] = {}
+
+
+class _EqualPlaces(Sequence[tuple[int, int]]):
+    """Start and stop of elements of one size, which need not be listed."""
+
+    def __init__(self, stops: range, size: int) -> None:
+        self._stops = stops
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._stops)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, int]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        if isinstance(index, slice):
+            return [(stop - self._size, stop) for stop in self._stops[index]]
+        stop = self._stops[index]
+        return stop - self._size, stop
 
 
 class ElementsOnDisk(Sequence[memoryview]):
@@ -281,7 +310,7 @@ class ListOnDisk(RawFeature):
         stride = len(header) + size
         if (stop - start) % stride:
             raise ValueError(f"elements are not of {size} bytes each")
-        places = [(end - size, end) for end in range(start + stride, stop + 1, stride)]
+        places = _EqualPlaces(range(start + stride, stop + 1, stride), size)
         return ElementsOnDisk(self._record, places, header)
 
     def _find_elements(self, position: int, stop: int) -> list[tuple[int, int]]:
@@ -316,11 +345,7 @@ class PartialRecord(Mapping[str, RawFeature]):
     @property
     def num_bytes(self) -> int:
         """About how much memory the record takes, and the features that are read as a whole."""
-        return self._record.num_bytes + sum(
-            stop - start
-            for kind, start, stop in self.layout.values()
-            if not example.is_large(kind, stop - start)
-        )
+        return self._record.num_bytes + self.places.num_bytes
 
     def list_bytes(self, name: str) -> bytes:
         """Returns the list message of a feature; nothing where there is no such feature."""

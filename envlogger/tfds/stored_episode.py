@@ -15,7 +15,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import dm_env
 import numpy as np
@@ -34,6 +34,9 @@ from envlogger.tfds.structure import Path
 _STRETCH_BYTES = 1 << 20
 
 _PLACE_BYTES = 150  # a tuple of integers, and its place in a list or dict
+_POINTER_BYTES = 8  # of a tuple, to the type of a step
+# Columns up to this size are kept for the next time that their episode is opened.
+_SMALL_COLUMN = 1 << 14
 _IMAGES = (Encoding.PNG, Encoding.JPEG)
 
 _FIRST, _MID, _LAST = dm_env.StepType
@@ -41,6 +44,25 @@ _IS_FIRST = f"{schema.STEPS}/{schema.IS_FIRST}"
 
 _START = operator.itemgetter(0)
 _ALL = slice(None)
+
+
+class Outline:
+    """What was found out about an episode, for the next time that it is opened. Threads may share it.
+
+    Attributes:
+      places: Where what is in its record.
+      form: How its values were logged.
+      num_steps: How many rows it has, once they were counted.
+      step_types: The type of each row, once they were asked for.
+      columns: Small columns, by path, as far as they were asked for.
+    """
+
+    def __init__(self, places: Places, form: row_forms.Form) -> None:
+        self.places = places
+        self.form = form
+        self.num_steps = form.num_steps
+        self.step_types = form.step_types
+        self.columns: dict[Path, npt.NDArray[Any]] = {}
 
 
 class Decoder:
@@ -85,21 +107,25 @@ class Decoder:
         except row_forms.DAMAGE as error:
             raise _located(where, error) from error
 
-    def open(self, record: RecordOnDisk, where: str, places: Places | None = None) -> StoredEpisode:
+    def open(
+        self, record: RecordOnDisk, where: str, outline: Outline | None = None
+    ) -> StoredEpisode:
         """Returns the episode in a record of which parts are read when they are asked for.
 
         Args:
           record: A serialized Example.
           where: The file that it is in, for messages.
-          places: What is known of it: the `places` of an episode that it held before.
+          outline: What is known of it: the `outline` of an episode that it held before.
 
         Raises:
           CorruptDatasetError: The record is not one of an episode.
         """
         try:
-            raw = PartialRecord(record, places)
-            form = self._form_of(raw.list_bytes(schema.RESTORE))
-            return StoredEpisode(self, raw, raw.layout, form, raw.num_bytes, where)
+            raw = PartialRecord(record, None if outline is None else outline.places)
+            if outline is None:
+                outline = Outline(raw.places, self._form_of(raw.list_bytes(schema.RESTORE)))
+            size, form = raw.num_bytes, outline.form
+            return StoredEpisode(self, raw, raw.layout, form, size, where, outline)
         except row_forms.DAMAGE as error:
             raise _located(where, error) from error
 
@@ -117,6 +143,7 @@ class StoredEpisode:
       form: How its values were logged.
       size: How many bytes of the record are in memory.
       where: The file that it is in, for messages.
+      outline: What is known of the episode, if parts of the record are read when they are asked for.
 
     All methods raise CorruptDatasetError where the record does not hold what the schema says.
     """
@@ -132,6 +159,7 @@ class StoredEpisode:
         "_record",
         "_where",
         "num_bytes",
+        "outline",
     )
 
     def __init__(
@@ -142,16 +170,22 @@ class StoredEpisode:
         form: row_forms.Form,
         size: int,
         where: str,
+        outline: Outline | None = None,
     ) -> None:
+        self.outline = outline
         self._decoder = decoder
         self._where = where
         self._record = record
         self._layout = layout
         self._form = form
         self._columns: dict[Path, Column | EncodedColumn] = {}
-        self._known_types: tuple[dm_env.StepType, ...] | None = form.step_types
-        num_steps = form.num_steps
-        self._num_steps = self._count() if num_steps is None else num_steps
+        known = form if outline is None else outline
+        self._known_types = known.step_types
+        if outline is not None:
+            self._columns.update(outline.columns)
+        self._num_steps = self._count() if known.num_steps is None else known.num_steps
+        if outline is not None:
+            outline.num_steps = self._num_steps
         # What it takes in memory once all its columns have been asked for.
         self.num_bytes = size + self._num_steps * decoder.kept_bytes
 
@@ -165,14 +199,13 @@ class StoredEpisode:
         return isinstance(self._record, PartialRecord)
 
     @property
-    def places(self) -> Places | None:
-        """Where what is in the record, if that was found out for this one alone."""
-        return self._record.places if isinstance(self._record, PartialRecord) else None
-
-    @property
-    def places_bytes(self) -> int:
-        """About how much memory `places` take once all columns have been asked for."""
-        return _PLACE_BYTES * (len(self._layout) + self._num_steps * self._decoder.num_encoded)
+    def outline_bytes(self) -> int:
+        """About how much memory `outline` takes once all columns have been asked for."""
+        count = self._num_steps
+        places = len(self._layout) + count * self._decoder.num_encoded
+        columns = (count * _row_bytes(feature) for feature, _ in self._decoder.steps.values())
+        kept = sum(size for size in columns if size <= _SMALL_COLUMN)
+        return _PLACE_BYTES * places + kept + _POINTER_BYTES * count
 
     @property
     def end(self) -> End:
@@ -197,6 +230,8 @@ class StoredEpisode:
                 )
                 types = _step_types(flags, self._num_steps, self._form.end is End.LAST)
             self._known_types = types
+            if self.outline is not None:
+                self.outline.step_types = types
         return types
 
     def step(self, index: int) -> step_data.StepData:
@@ -346,6 +381,8 @@ class StoredEpisode:
                     f"{self._num_steps} as of the others."
                 )
             self._columns[path] = column
+            if self.outline is not None and _is_small(column):
+                self.outline.columns[path] = column
         return column
 
     def _decode(self, path: Path) -> Column | EncodedColumn:
@@ -446,6 +483,15 @@ def _step_types_by_flags(episode: StoredEpisode) -> tuple[dm_env.StepType, ...]:
     return tuple(
         _FIRST if first else _LAST if last else _MID
         for first, last in zip(is_first.tolist(), is_last.tolist(), strict=True)
+    )
+
+
+def _is_small(column: Column | EncodedColumn) -> TypeGuard[npt.NDArray[Any]]:
+    """Whether a column may be kept: an array that has its memory to itself, or nearly so."""
+    return (
+        isinstance(column, np.ndarray)
+        and column.dtype != features.STRING
+        and column.nbytes <= _SMALL_COLUMN
     )
 
 
