@@ -190,8 +190,9 @@ def _markdown(document: dict[str, Any]) -> str:
             _steps_table(document["results"]),
             "Steps per second; x is how many times more than EnvLogger 1.2's `Reader`, which reads its "
             "own log of the same steps. At random, all episodes fit into the cache, or only the last one "
-            "does. An episode is one record: where it is not in the cache, all of it is read for one step, "
-            "unless it is of camera images, which are not compressed.",
+            "does. An episode is one record: where it is not in the cache, one step of it takes reading "
+            "all of it, or decompressing what lies before an image; of camera images, which are not "
+            "compressed, it is read alone.",
             "## Columns, against `tfds.data_source`",
             _columns_table(document["results"]),
             "Megabytes are those of the arrays' files; `cat` reads the same files through a pipe. "

@@ -138,6 +138,7 @@ class ShardPool:
             if not compressed or not self.is_compared(index):
                 return None
             return path, self._with_part_reader(shard, lambda file: file.open(number))
+        memory.keep_freed()  # for the images that will be decoded
 
         # Looked up anew in a file that was opened anew: a writer that adds a feature replaces the shard
         # by one whose records begin as before, at other places.
