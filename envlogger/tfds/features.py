@@ -115,11 +115,30 @@ class EncodedColumn(Sequence[npt.NDArray[Any]]):
 
     def stack(self, indices: Sequence[int], feature: Feature) -> npt.NDArray[Any]:
         """Returns the rows at some indices as one array of its own; see `stack`."""
-        if feature.encoding is not Encoding.BYTES or not isinstance(self._items, ElementsOnDisk):
+        shape = (len(indices), *_fixed(feature.shape))
+        if feature.encoding is Encoding.BYTES and isinstance(self._items, ElementsOnDisk):
+            column = np.empty(shape, feature.dtype)
+            self._items.read_into(indices, column)
+            return column
+        is_most = isinstance(indices, range) and 2 * len(indices) > len(self)
+        if not (self._keeps and is_most):
             return stack(self.take(indices), feature)
-        column = np.empty((len(indices), *_fixed(feature.shape)), feature.dtype)
-        self._items.read_into(indices, column)
+        column = np.empty(shape, feature.dtype)
+
+        def fill(start: int, stop: int) -> None:
+            items = self._stored(indices[start:stop])
+            for row, item in zip(column[start:stop], items, strict=True):
+                row[...] = self._decode(item)
+
+        images.in_runs(fill, len(indices), is_large=self._is_large)
         return column
+
+    def _stored(self, indices: Sequence[int]) -> Sequence[Any]:
+        """Returns the rows at some indices as they are stored, read at once where they follow one another."""
+        is_run = isinstance(indices, range) and indices.step == 1
+        if is_run and isinstance(self._items, ElementsOnDisk):
+            return self._items.run(indices[0], indices[-1] + 1)
+        return [self._items[i] for i in indices]
 
     @staticmethod
     def decode_together(columns: Sequence[EncodedColumn], index: int) -> None:

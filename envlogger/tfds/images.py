@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # From this size on threads pay: to have one do something takes as long as to decode half of it.
 LARGE_BYTES = 1 << 15
+# Into how many runs the images of each core are cut: some take longer than others, and some threads.
+_RUNS = 2
 _JPEG_QUALITY = 95
 
 T = TypeVar("T")
@@ -47,13 +49,40 @@ def map_all(function: Callable[[T], U], items: Sequence[T], *, is_large: bool) -
     Args:
       function: The function.
       items: The items.
+      is_large: As in `in_runs`.
+    """
+    made: list[Any] = [None] * len(items)
+
+    def fill(start: int, stop: int) -> None:
+        made[start:stop] = map(function, items[start:stop])
+
+    in_runs(fill, len(items), is_large=is_large)
+    return made
+
+
+def in_runs(work: Callable[[int, int], None], count: int, *, is_large: bool) -> None:
+    """Has all of a number of images encoded or decoded.
+
+    Args:
+      work: Does those from one number to another. What it raises is raised.
+      count: How many there are.
       is_large: Whether they are images of `LARGE_BYTES`, which go to as many cores as there are.
     """
-    if len(items) < 2 or not is_large:
-        return list(map(function, items))
-    others = [_threads().submit(function, item) for item in items[1:]]
-    first = function(items[0])  # meanwhile: to wait for a thread takes as long as a small image
-    return [first, *(other.result() for other in others)]
+    if count < 2 or not is_large:
+        work(0, count)
+        return
+    # Not one by one: each time that a thread gets something to do it has to wait for the GIL.
+    size = -(-count // (_RUNS * _NUM_THREADS))
+    starts = iter(range(0, count, size))
+
+    def work_on() -> None:
+        for start in starts:
+            work(start, min(start + size, count))
+
+    others = [_threads().submit(work_on) for _ in range(min(_NUM_THREADS, count) - 1)]
+    work_on()
+    for other in others:
+        other.result()
 
 
 def decode(data: memoryview, channels: int) -> npt.NDArray[np.uint8]:

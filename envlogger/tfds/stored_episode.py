@@ -31,7 +31,7 @@ from envlogger.tfds.partial_record import PartialRecord, Places, RecordOnDisk
 from envlogger.tfds.structure import Path
 
 # Steps are built in stretches of about so many bytes: so many are in memory at a time.
-_STRETCH_BYTES = 1 << 20
+_STRETCH_BYTES = 1 << 22
 
 _PLACE_BYTES = 150  # a tuple of integers, and its place in a list or dict
 _POINTER_BYTES = 8  # of a tuple, to the type of a step
