@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from envlogger import varints, zstd
+from envlogger import memory, varints, zstd
 from envlogger.tfds import shard_errors
 from envlogger.tfds.partial_record import Place, RecordOnDisk, fill, record_in_memory, spread
 
@@ -75,6 +75,12 @@ class ArrayRecordFile:
         Raises:
           CorruptDatasetError: Its bytes are damaged.
         """
+        place = self.find(index)
+        if place is not None and place.size >= memory.LARGE:
+            plain, room = memory.new_bytes(place.size)
+            if self.read_part_into(index, 0, [room]) != place.size:
+                raise shard_errors.damaged(self.path, index, "the file ends within it")
+            return plain
         record = self._view(index)
         whole = record.obj
         if isinstance(whole, bytes) and len(whole) == len(record):

@@ -51,6 +51,22 @@ def test_records_come_back(sizes, options, is_random):
         assert _read(path, len(records)) == records
 
 
+def test_large_records_that_are_not_compressed(tmp_path):
+    records = [os.urandom(size) for size in (3_000_000, 524_288, 524_287)]
+    path = _write(tmp_path / "shard", records, "group_size:1,uncompressed")
+
+    assert _read(path, 3) == records
+
+    file = ArrayRecordFile(path, 3)
+    position, size, _ = file._places[1]
+    os.truncate(path, position + size // 2)
+    with pytest.raises(errors.CorruptDatasetError) as raised:
+        file.read(1)
+    helpers.check_message(raised, path, "episode 1", "ends within it")
+    assert file.read(0) == records[0]
+    file.close()
+
+
 def test_many_small_records(tmp_path):
     records = [b"", *(str(i).encode() for i in range(5000))]
 
