@@ -78,21 +78,43 @@ def check_path(name: str, value: Any) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def check_names(name: str, value: Any) -> Sequence[str]:
+def check_names(name: str, value: Any) -> list[str]:
     """Returns names of fields.
 
     Raises:
       OptionError: It is no sequence of names, or an empty one.
     """
-    if (
-        isinstance(value, str)
-        or not isinstance(value, Iterable)
-        or not all(isinstance(item, str) for item in value)
-    ):
+    is_list = isinstance(value, Iterable) and not isinstance(value, str)
+    names: list[str] = list(value) if is_list else []
+    if not is_list or not all(isinstance(item, str) for item in names):
         raise errors.OptionError(
             f"{name}: got {value!r}, expected a list of names, such as ['observation', 'reward']."
         )
-    names = list(value)
     if not names:
         raise errors.OptionError(f"{name}: got none, expected at least one name.")
     return names
+
+
+def select_names(name: str, value: Any, known: Sequence[str], owner: str) -> list[str]:
+    """Returns those of the known names that were chosen, or lie below one that was; None chooses all.
+
+    Args:
+      name: The option.
+      value: The names that were chosen: `observation` is also `observation/camera`.
+      known: The names that there are.
+      owner: Whose they are, for messages.
+
+    Raises:
+      OptionError: As `check_names`, or there is nothing of that name.
+    """
+    if value is None:
+        return list(known)
+    chosen: dict[str, None] = {}
+    for field in check_names(name, value):
+        found = [item for item in known if item == field or item.startswith(f"{field}/")]
+        if not found:
+            raise errors.OptionError(
+                f"{name}: got {field!r}, but {owner} have only: {', '.join(known)}."
+            )
+        chosen.update(dict.fromkeys(found))
+    return list(chosen)

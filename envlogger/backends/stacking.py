@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.converters import exact
+from envlogger.options import select_names
 from envlogger.tfds import schema, structure
 from envlogger.tfds.episode import SLOTS
-from envlogger.tfds.stored_episode import select
 from envlogger.tfds.structure import Leaves, Path
 
 _FLAGS = (schema.IS_FIRST, schema.IS_LAST, schema.IS_TERMINAL)
@@ -53,7 +53,8 @@ def stack(
         present = np.array([value is not None for value in column], np.bool_)
         if not present[: count - 1 if path[0] in schema.SHIFTED else count].all():
             columns[(schema.PRESENT, *path)] = present
-    chosen = select(columns, fields)
+    paths = {"/".join(path): path for path in columns}
+    chosen = [paths[name] for name in select_names("fields", fields, list(paths), "the steps")]
     for path in chosen:
         if any(path[:size] in found for size in range(1, len(path)) if path[0] != schema.PRESENT):
             raise errors.ValueMismatchError(

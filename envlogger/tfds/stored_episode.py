@@ -11,7 +11,6 @@ that are made once for each structure (see `structure`), since most episodes hav
 from __future__ import annotations
 
 import bisect
-import functools
 import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,8 +22,18 @@ import numpy.typing as npt
 
 from envlogger import errors, step_data
 from envlogger.converters import json_codec
-from envlogger.options import check_names
-from envlogger.tfds import example, features, images, moulds, row_forms, schema, structure, views
+from envlogger.options import select_names
+from envlogger.tfds import (
+    example,
+    features,
+    images,
+    moulds,
+    row_forms,
+    schema,
+    step_types,
+    structure,
+    views,
+)
 from envlogger.tfds.episode import End, slot_path
 from envlogger.tfds.features import Column, EncodedColumn, Encoding, Feature
 from envlogger.tfds.partial_record import PartialRecord, Places, RecordOnDisk
@@ -39,7 +48,7 @@ _POINTER_BYTES = 8  # of a tuple, to the type of a step
 _SMALL_COLUMN = 1 << 14
 _IMAGES = (Encoding.PNG, Encoding.JPEG)
 
-_FIRST, _MID, _LAST = dm_env.StepType
+_LAST = dm_env.StepType.LAST
 _IS_FIRST = f"{schema.STEPS}/{schema.IS_FIRST}"
 
 _START = operator.itemgetter(0)
@@ -76,6 +85,7 @@ class Decoder:
         self.steps = {
             path: (feature, "/".join((schema.STEPS, *path))) for path, feature in of.steps.items()
         }
+        self.paths = {"/".join(path): path for path in of.steps}
         self.metadata = {f.path: f for f in of.metadata_features()}
         self.row_bytes = sum(_row_bytes(feature) for feature in of.steps.values()) or 1
         self.kept_bytes = sum(_kept_bytes(feature) for feature in of.steps.values())
@@ -220,7 +230,7 @@ class StoredEpisode:
         types = self._known_types
         if types is None:
             if self._form.is_aligned:
-                types = _step_types_by_flags(self)
+                types = self._types_by_flags()
             else:
                 record = self._record
                 flags = (
@@ -228,7 +238,7 @@ class StoredEpisode:
                     if isinstance(record, PartialRecord)
                     else self._layout.list_in(record, _IS_FIRST)
                 )
-                types = _step_types(flags, self._num_steps, self._form.end is End.LAST)
+                types = step_types.of_rows(flags, self._num_steps, self._form.end is End.LAST)
             self._known_types = types
             if self.outline is not None:
                 self.outline.step_types = types
@@ -263,9 +273,9 @@ class StoredEpisode:
         return columns
 
     def _make_columns(self, fields: Sequence[str] | None, rows: Any) -> dict[str, Any]:
-        return structure.nest(
-            {path: self.column(path, rows) for path in select(self._decoder.steps, fields)}
-        )
+        paths = self._decoder.paths
+        names = select_names("fields", fields, list(paths), "the steps")
+        return structure.nest({paths[name]: self.column(paths[name], rows) for name in names})
 
     def column(self, path: Path, rows: Any) -> npt.NDArray[Any]:
         """Returns rows (a slice, or an array of indices) of a column, as an array of its own."""
@@ -411,6 +421,13 @@ class StoredEpisode:
         self._columns[path] = column = self._decode(path)
         return len(column)
 
+    def _types_by_flags(self) -> tuple[dm_env.StepType, ...]:
+        first, last = (
+            self.column(path, _ALL) if path in self._decoder.steps else None
+            for path in ((schema.IS_FIRST,), (schema.IS_LAST,))
+        )
+        return step_types.of_flags(first, last, self._num_steps)
+
     def _metadata_leaf(self, path: Path) -> Any:
         feature, name = self._decoder.metadata[path], "/".join(path)
         row = features.decode_column(feature, self._raw, name, nested=False)[0]
@@ -427,63 +444,6 @@ def _located(where: str, error: Exception) -> errors.CorruptDatasetError:
     is_ours = isinstance(error, errors.CorruptDatasetError)
     detail = str(error) if is_ours else f"a record does not hold an episode: {error!r}."
     return errors.CorruptDatasetError(f"{where}: {detail}")
-
-
-def select(paths: Iterable[Path], fields: Sequence[str] | None) -> list[Path]:
-    """Returns the paths that have one of the names, or lie below it.
-
-    Raises:
-      OptionError: There is nothing of that name, or `fields` is no sequence of names.
-    """
-    known = list(paths)
-    if fields is None:
-        return known
-    fields = check_names("fields", fields)
-    names = {path: "/".join(path) for path in known}
-    chosen = []
-    for field in fields:
-        found = [p for p, name in names.items() if name == field or name.startswith(f"{field}/")]
-        if not found:
-            raise errors.OptionError(
-                f"fields: got {field!r}, but the steps have only: {', '.join(names.values())}."
-            )
-        chosen += found
-    return list(dict.fromkeys(chosen))
-
-
-@functools.lru_cache(maxsize=256)
-def _step_types(is_first: bytes, count: int, is_over: bool) -> tuple[dm_env.StepType, ...]:
-    """Returns the types of rows from the stored column `is_first`."""
-    flags = example.decode_int64s(example.RawFeature(example.INT64_LIST, is_first))
-    if len(flags) != count:
-        raise errors.CorruptDatasetError(
-            f"{schema.STEPS}/{schema.IS_FIRST}: a record has {len(flags)} steps of this feature, "
-            f"expected {count} as of the others."
-        )
-    types = [_FIRST if flag else _MID for flag in flags]
-    if is_over and types:
-        types[-1] = _LAST
-    return tuple(types)
-
-
-def _step_types_by_flags(episode: StoredEpisode) -> tuple[dm_env.StepType, ...]:
-    """Returns the types of the steps of RLDS: the first flag counts, where both are set."""
-    count = len(episode)
-    place = np.arange(count)
-    known = episode._decoder.steps
-    slot = slice(0, count)
-    is_first = (
-        episode.column((schema.IS_FIRST,), slot) if (schema.IS_FIRST,) in known else place == 0
-    )
-    is_last = (
-        episode.column((schema.IS_LAST,), slot)
-        if (schema.IS_LAST,) in known
-        else place == count - 1
-    )
-    return tuple(
-        _FIRST if first else _LAST if last else _MID
-        for first, last in zip(is_first.tolist(), is_last.tolist(), strict=True)
-    )
 
 
 def _is_small(column: Column | EncodedColumn) -> TypeGuard[npt.NDArray[Any]]:

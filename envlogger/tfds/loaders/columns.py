@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from envlogger import errors
-from envlogger.options import check_names
+from envlogger.options import select_names
 from envlogger.tfds.loaders.sources import STEPS, Part
 
 # A tf.Tensor or tf.RaggedTensor; where a feature is stored in several parts, a dict of them.
@@ -75,9 +75,9 @@ def open_columns(
       UnsupportedValueError: Stock TFDS cannot read a feature.
     """
     first, *others = ([*_columns(part)] for part in parts)
-    chosen = select(first, fields, parts[0].where, loader)
+    chosen = _select(first, fields, parts[0].where, loader)
     for part, columns in zip(parts[1:], others, strict=True):
-        theirs = {column.name: column for column in select(columns, fields, part.where, loader)}
+        theirs = {column.name: column for column in _select(columns, fields, part.where, loader)}
         mine = {column.name: column for column in chosen}
         for name in sorted({*mine, *theirs}):
             stored = [_identity(table[name]) for table in (mine, theirs) if name in table]
@@ -120,28 +120,12 @@ def _identity(column: Column) -> Any:
     return column.feature.to_json(), column.rank, repr(column.info)
 
 
-def select(
+def _select(
     columns: Sequence[Column], fields: Sequence[str] | None, where: str, loader: str
 ) -> list[Column]:
-    """Returns the columns that have one of the names, or lie below it.
-
-    Raises:
-      OptionError: There is nothing of that name, or `fields` is no sequence of names.
-    """
-    if fields is None:
-        return list(columns)
-    fields = check_names(f"{loader}: fields", fields)
-    for field in fields:
-        if not any(_is_within(column, field) for column in columns):
-            known = ", ".join(column.name for column in columns)
-            raise errors.OptionError(
-                f"{loader}: fields: got {field!r}, but the steps of {where} have only: {known}."
-            )
-    return [column for column in columns if any(_is_within(column, field) for field in fields)]
-
-
-def _is_within(column: Column, field: str) -> bool:
-    return column.name == field or column.name.startswith(f"{field}/")
+    by_name = {column.name: column for column in columns}
+    names = select_names(f"{loader}: fields", fields, list(by_name), f"the steps of {where}")
+    return [by_name[name] for name in names]
 
 
 def _check(column: Column, where: str, loader: str) -> None:
