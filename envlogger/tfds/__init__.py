@@ -48,7 +48,14 @@ def _extend(file_adapters: _types.ModuleType) -> None:
     array_record.register(file_adapters)
 
 
+def _extend_reader(reader: _types.ModuleType) -> None:
+    from envlogger.tfds import small_shards
+
+    small_shards.extend(reader)
+
+
 _on_import.on_import("tensorflow_datasets.core.file_adapters", _extend)
+_on_import.on_import("tensorflow_datasets.core.reader", _extend_reader)
 
 __getattr__, __dir__ = _lazy.attach(
     globals(),

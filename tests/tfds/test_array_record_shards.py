@@ -19,7 +19,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from envlogger.tfds import array_record
+from envlogger.tfds import record_batches
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def _open_shards():
 def records_read(monkeypatch):
     """A list that gets the size of each read of each shard from here on."""
     sizes = []
-    real_open = array_record._open
+    real_open = record_batches._open
 
     class CountingReader:
         def __init__(self, reader):
@@ -54,8 +54,8 @@ def records_read(monkeypatch):
         def __getattr__(self, name):
             return getattr(self._reader, name)
 
-    monkeypatch.setattr(array_record, "_READERS", array_record._Readers(4))
-    monkeypatch.setattr(array_record, "_open", lambda path: CountingReader(real_open(path)))
+    monkeypatch.setattr(record_batches, "_READERS", record_batches._Readers(4))
+    monkeypatch.setattr(record_batches, "_open", lambda path: CountingReader(real_open(path)))
     return sizes
 
 
@@ -117,13 +117,15 @@ def test_batches_are_bounded_by_bytes(tmp_path):
 
     start, got = 0, []
     while start < len(sizes):
-        batch, (start, stop) = array_record._read_batch(path, start, 2**63 - 1, budget)
+        reading = record_batches.Batch(budget)
+        start, stop = reading.read(path, start, 2**63 - 1)
+        batch = reading.records
         assert stop == len(sizes)
         # Of the last read, only the first record had to fit.
         assert sum(map(len, batch[:-8])) < budget
         if len(batch) > 1 and len(batch[0]) == large:
             assert len(batch[1]) < large
-        got += batch.tolist()
+        got += batch
 
     assert got == records
     assert array_records.records(path, buffer_size=budget) == records
@@ -133,9 +135,10 @@ def test_a_jump_in_size_makes_a_batch_larger_by_few_records(tmp_path):
     records = [b"x" * 10] * 1000 + [b"y" * 1_000_000] * 20
     path = os.fspath(array_record_library.write(tmp_path / "shard", records))
 
-    batch, _ = array_record._read_batch(path, 0, len(records), 100_000)
+    batch = record_batches.Batch(100_000)
+    batch.read(path, 0, len(records))
 
-    assert len(batch) == 1001
+    assert len(batch.records) == 1001
 
 
 def test_empty_shard(tmp_path):
@@ -165,7 +168,7 @@ def test_files_are_closed(builder):
 
 @array_records.ONE_AT_A_TIME
 def test_open_files_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(array_record, "_READERS", array_record._Readers(10))
+    monkeypatch.setattr(record_batches, "_READERS", record_batches._Readers(10))
     builder = tfds.builder_from_directory(array_records.write(tmp_path, shard_lengths=[3] * 60))
     before = len(_open_shards())
 
@@ -185,7 +188,7 @@ def test_open_files_are_bounded(tmp_path, monkeypatch):
 
 
 def test_large_shard_is_opened_once(shard, monkeypatch):
-    opened = helpers.spy(monkeypatch, array_record, "_open")
+    opened = helpers.spy(monkeypatch, record_batches, "_open")
 
     assert len(array_records.records(shard, buffer_size=1)) == 100
     assert len(opened) == 1
@@ -279,6 +282,27 @@ def test_damaged_shard(tmp_path):
     path = array_record_library.write(tmp_path / "shard", [rng.bytes(50_000) for _ in range(40)])
     damage.flip(path, path.stat().st_size // 2, bits=0xFF)
 
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"shard can't be read from record"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"shard: record 20 cannot be read"):
         array_records.records(path)
     assert not [name for name in _open_shards() if name == os.fspath(path)]
+
+
+@pytest.mark.parametrize("num_shards", [3, 40])
+@pytest.mark.parametrize("buffer_size", [1, 300, None])
+def test_who_ignores_errors_misses_what_is_damaged_only(tmp_path, num_shards, buffer_size):
+    builder = tfds.builder_from_directory(
+        array_records.write(tmp_path, shard_lengths=[4] * num_shards)
+    )
+    first, second, third = array_records.shards(tmp_path)[:3]
+    damage.flip(first, first.read_bytes().index(b"index", 200) + 1)
+    os.truncate(second, 0)
+    third.unlink()
+    config = tfds.ReadConfig(assert_cardinality=False, override_buffer_size=buffer_size)
+
+    dataset = builder.as_dataset(split="train", read_config=config).ignore_errors()
+
+    for _ in range(2):
+        found = array_records.indices(dataset)
+        assert sorted(found) == found
+        assert found[3:] == list(range(12, 4 * num_shards))
+        assert {0, 1, 2, 3} > set(found[:3])
