@@ -39,6 +39,12 @@ def register(file_adapters: types.ModuleType) -> None:
         )
 
 
+def is_registered(file_adapters: types.ModuleType, file_format: Any) -> bool:
+    """Whether TFDS reads a file format by the adapter that `register` put there."""
+    adapter = file_adapters.ADAPTER_FOR_FORMAT.get(file_format)
+    return isinstance(adapter, type) and issubclass(adapter, _TfDataAdapter)
+
+
 class _TfDataAdapter:
     """What TFDS's ArrayRecordFileAdapter lacks; a subclass of both is what gets registered."""
 

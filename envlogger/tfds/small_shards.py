@@ -6,7 +6,7 @@ way at a time. To start one takes as long as to read some hundred records. A run
 that publishes often, has thousands of shards of a few episodes; so these are interleaved here, in Python:
 
     range(number of files) [.shuffle] .batch        the order of the files, as one element
-      .flat_map(record_batches.batches_of)            one call of Python reads a batch of records, from
+      .flat_map(record_batches.batches_of)          one call of Python reads a batch of records, from
                                                     as many files as it takes
 
 The records come in the order that TFDS gives them. Where a `tfds.ReadConfig` asks for something that is not
@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envlogger import errors
-from envlogger.tfds import live_iterators, record_batches
+from envlogger.tfds import array_record, live_iterators, record_batches
 from envlogger.tfds.record_batches import Batch
 
 _Dataset: TypeAlias = Any  # tf.data.Dataset
@@ -71,7 +71,7 @@ def extend(reader: types.ModuleType) -> None:
         if cycle_length == reader.read_config_lib.MISSING:
             cycle_length = reader._get_default_interleave_cycle_length(disable_shuffling=False)
         is_ours = (
-            getattr(file_format, "value", None) == "array_record"
+            array_record.is_registered(reader.file_adapters, file_format)
             and _are_small(file_instructions)
             and (cycle_length or 0) > 0  # or tf.data chooses
             and not disable_shuffling
@@ -93,11 +93,10 @@ def _are_small(files: _Files) -> bool:
     if len(files) < _MANY_FILES:
         return False
     try:
-        return sum(os.stat(file.filename).st_size for file in files) < _SMALL_FILE_BYTES * len(
-            files
-        )
+        total = sum(os.stat(file.filename).st_size for file in files)
     except OSError:
         return False  # whoever reads it will say so
+    return total < _SMALL_FILE_BYTES * len(files)
 
 
 def _read(files: _Files, read_config: Any, shuffle_files: bool, cycle_length: int) -> _Dataset:
@@ -113,7 +112,7 @@ def _read(files: _Files, read_config: Any, shuffle_files: bool, cycle_length: in
         )
     interleaving = Interleaving(
         files,
-        read_config.interleave_block_length,
+        read_config.interleave_block_length or 1,  # as in tf.data
         read_config.override_buffer_size or record_batches.BATCH_BYTES,
     )
     start = interleaving.start(cycle_length)

@@ -66,7 +66,7 @@ def pipelines(monkeypatch):
         {},
         {"override_buffer_size": 1},
         {"override_buffer_size": 100, "interleave_cycle_length": 3, "interleave_block_length": 2},
-        {"interleave_cycle_length": 1},
+        {"interleave_cycle_length": 1, "interleave_block_length": None},
         {"interleave_cycle_length": 100, "interleave_block_length": 1},
         {
             "num_parallel_calls_for_interleave_files": None,
