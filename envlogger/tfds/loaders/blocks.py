@@ -173,7 +173,10 @@ def hand_out(dataset: Any, size: int | None, batching: Batching) -> Any:
         return sources.unbatch(dataset)
     if batching.batch_size == size:
         return dataset
-    return dataset.rebatch(batching.batch_size, drop_remainder=batching.drop_remainder)
+    dataset = dataset.rebatch(batching.batch_size, drop_remainder=batching.drop_remainder)
+    # tf.distribute looks for the batches that it has to divide, and does not see through the map. Else it
+    # takes what was batched before for them, in TensorFlow 2.21, and leaves out `rebatch`.
+    return dataset.map(sources.as_is(lambda element: element))
 
 
 def take(rows: Any, indices: Tensor) -> Any:

@@ -123,9 +123,9 @@ def _identity(column: Column) -> Any:
 def _select(
     columns: Sequence[Column], fields: Sequence[str] | None, where: str, loader: str
 ) -> list[Column]:
-    by_name = {column.name: column for column in columns}
-    names = select_names(f"{loader}: fields", fields, list(by_name), f"the steps of {where}")
-    return [by_name[name] for name in names]
+    known = [column.name for column in columns]
+    names = {*select_names(f"{loader}: fields", fields, known, f"the steps of {where}")}
+    return [column for column in columns if column.name in names]  # in their own order
 
 
 def _check(column: Column, where: str, loader: str) -> None:
