@@ -18,7 +18,7 @@ def python_blocks(path: pathlib.Path) -> list[str]:
 def test_the_code_blocks_run_one_after_the_other(tmp_path: pathlib.Path) -> None:
     names = ("README.md", "docs/reading.md", "docs/building.md", "docs/gymnasium.md")
     documents = [python_blocks(ROOT / name) for name in names]
-    assert list(map(len, documents)) == [10, 5, 3, 3]
+    assert list(map(len, documents)) == [11, 5, 3, 3]
     blocks = [block for document in documents for block in document]
     script = tmp_path / "readme.py"
     script.write_text("\n\n".join(blocks))
