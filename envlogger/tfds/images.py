@@ -71,6 +71,8 @@ def in_runs(work: Callable[[int, int], None], count: int, *, is_large: bool) -> 
     if count < 2 or not is_large:
         work(0, count)
         return
+    from concurrent import futures
+
     # Not one by one: each time that a thread gets something to do it has to wait for the GIL.
     size = -(-count // (_RUNS * _NUM_THREADS))
     starts = iter(range(0, count, size))
@@ -80,7 +82,10 @@ def in_runs(work: Callable[[int, int], None], count: int, *, is_large: bool) -> 
             work(start, min(start + size, count))
 
     others = [_threads().submit(work_on) for _ in range(min(_NUM_THREADS, count) - 1)]
-    work_on()
+    try:
+        work_on()
+    finally:
+        futures.wait(others)  # what they read from may be closed after this
     for other in others:
         other.result()
 

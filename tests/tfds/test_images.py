@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import threading
+import time
 
 import helpers
 import hypothesis
@@ -175,3 +176,21 @@ def test_png_as_pillow_and_opencv_read_it(image):
     assert by_pillow.tobytes() == image.tobytes()
     assert images._decode_other(memoryview(data), image.shape[2]).tobytes() == image.tobytes()
     assert images.decode(memoryview(data), image.shape[2]).tobytes() == image.tobytes()
+
+
+def test_nobody_works_on_once_an_error_is_raised(monkeypatch):
+    monkeypatch.setattr(images, "_NUM_THREADS", 2)
+    main, both, done = threading.get_ident(), threading.Barrier(2), []
+
+    def work(start, stop):
+        if not done:
+            both.wait(30)
+        if threading.get_ident() == main:
+            raise ValueError("damaged")
+        time.sleep(0.2)
+        done.append((start, stop))
+
+    with pytest.raises(ValueError, match="damaged"):
+        images.in_runs(work, 8, is_large=True)
+
+    assert done == [done[0], (4, 6), (6, 8)]
