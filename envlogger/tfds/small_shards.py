@@ -9,17 +9,17 @@ that publishes often, has thousands of shards of a few episodes; so these are in
       .flat_map(record_batches.batches_of)          one call of Python reads a batch of records, from
                                                     as many files as it takes
 
-The records come in the order that TFDS gives them. Where a `tfds.ReadConfig` asks for something that is not
-said here, TFDS's own code does it.
+The records come in the order that TFDS gives them. What a `tfds.ReadConfig` can ask for beyond that is done by
+TFDS's own code.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import itertools
 import os
-import types
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -42,6 +42,26 @@ _PARAMETERS = (
     "file_format",
 )
 
+# The options of a `tfds.ReadConfig` that are followed here, or by who calls. Where another one is set, one of a
+# later TFDS among them, TFDS reads the files itself.
+_OPTIONS = {
+    "assert_cardinality",
+    "enable_ordering_guard",
+    "file_format",
+    "interleave_block_length",
+    "interleave_cycle_length",
+    "num_parallel_calls_for_decode",
+    "num_parallel_calls_for_interleave_files",
+    "options",
+    "override_buffer_size",
+    "shuffle_reshuffle_each_iteration",
+    "shuffle_seed",
+    "skip_prefetch",
+    "try_autocache",
+}
+# What TFDS takes for `interleave_cycle_length` where nobody says it, and the files are in no order.
+_CYCLE_LENGTH = 16
+
 # Fewer files are no trouble. Larger ones are worth being read at the same time.
 _MANY_FILES = 32
 _SMALL_FILE_BYTES = 512 << 10
@@ -50,8 +70,8 @@ _SMALL_FILE_BYTES = 512 << 10
 _NONE = -1
 
 
-def extend(reader: types.ModuleType) -> None:
-    """Has `tensorflow_datasets.core.reader` read small ArrayRecord shards by this module.
+def extend(reader: Any) -> None:
+    """Has a module, `tensorflow_datasets.core.reader`, read small ArrayRecord shards by this one.
 
     It may be called again.
     """
@@ -67,26 +87,26 @@ def extend(reader: types.ModuleType) -> None:
         disable_shuffling: bool,
         file_format: Any,
     ) -> _Dataset:
-        cycle_length = read_config.interleave_cycle_length
-        if cycle_length == reader.read_config_lib.MISSING:
-            cycle_length = reader._get_default_interleave_cycle_length(disable_shuffling=False)
-        is_ours = (
+        if (
             array_record.is_registered(reader.file_adapters, file_format)
-            and _are_small(file_instructions)
-            and (cycle_length or 0) > 0  # or tf.data chooses
             and not disable_shuffling
-            and not read_config.input_context
-            and not read_config.add_tfds_id
-            and not read_config.repeat_filenames
-            and read_config.experimental_interleave_sort_fn is None
-        )
-        if not is_ours:
-            return stock(
-                file_instructions, read_config, shuffle_files, disable_shuffling, file_format
-            )
-        return _read(file_instructions, read_config, shuffle_files, cycle_length)
+            and _is_plain(read_config)
+            and _are_small(file_instructions)
+        ):
+            return _read(file_instructions, read_config, shuffle_files)
+        return stock(file_instructions, read_config, shuffle_files, disable_shuffling, file_format)
 
-    vars(reader)["_read_files"] = read_files
+    reader._read_files = read_files
+
+
+def _is_plain(read_config: Any) -> bool:
+    """Whether a `tfds.ReadConfig` asks for nothing but what is done here."""
+    default = type(read_config)()
+    return read_config.interleave_cycle_length is not None and all(
+        getattr(read_config, field.name) == getattr(default, field.name)
+        for field in dataclasses.fields(read_config)
+        if field.name not in _OPTIONS
+    )
 
 
 def _are_small(files: _Files) -> bool:
@@ -99,7 +119,7 @@ def _are_small(files: _Files) -> bool:
     return total < _SMALL_FILE_BYTES * len(files)
 
 
-def _read(files: _Files, read_config: Any, shuffle_files: bool, cycle_length: int) -> _Dataset:
+def _read(files: _Files, read_config: Any, shuffle_files: bool) -> _Dataset:
     import tensorflow as tf
 
     live_iterators.end_at_exit()
@@ -115,7 +135,8 @@ def _read(files: _Files, read_config: Any, shuffle_files: bool, cycle_length: in
         read_config.interleave_block_length or 1,  # as in tf.data
         read_config.override_buffer_size or record_batches.BATCH_BYTES,
     )
-    start = interleaving.start(cycle_length)
+    cycle_length = read_config.interleave_cycle_length
+    start = interleaving.start(cycle_length if isinstance(cycle_length, int) else _CYCLE_LENGTH)
     dataset = order.batch(len(files), drop_remainder=True).flat_map(
         lambda places: record_batches.batches_of(interleaving.read, places, tf.constant(start))
     )
