@@ -16,25 +16,6 @@ import tf_reading
 from tensorflow_datasets.core import file_adapters
 
 
-@pytest.fixture(scope="module")
-def directories(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    return {
-        file_format: array_records.write(root / file_format / "toy" / "1.0.0", file_format)
-        for file_format in ("array_record", "tfrecord")
-    }
-
-
-@pytest.fixture(scope="module")
-def builder(directories):
-    return tfds.builder_from_directory(directories["array_record"])
-
-
-@pytest.fixture(scope="module")
-def oracle(directories):
-    return tfds.builder_from_directory(directories["tfrecord"])
-
-
 def test_nested_steps_equal_those_of_data_source(tmp_path):
     builder = tfds.builder_from_directory(array_records.write(tmp_path, nested=True))
     dataset = builder.as_dataset(split="train", read_config=tf_reading.IN_ORDER)

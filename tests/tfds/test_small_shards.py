@@ -27,22 +27,8 @@ _COUNT = sum(_LENGTHS)
 
 
 @pytest.fixture(scope="module")
-def directories(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    return {
-        file_format: array_records.write(root / file_format, file_format, _LENGTHS)
-        for file_format in ("array_record", "tfrecord")
-    }
-
-
-@pytest.fixture(scope="module")
-def builder(directories):
-    return tfds.builder_from_directory(directories["array_record"])
-
-
-@pytest.fixture(scope="module")
-def oracle(directories):
-    return tfds.builder_from_directory(directories["tfrecord"])
+def shard_lengths():
+    return _LENGTHS
 
 
 @pytest.fixture
