@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ def check_names(name: str, value: Any) -> list[str]:
     return names
 
 
-def select_names(name: str, value: Any, known: Sequence[str], owner: str) -> list[str]:
+def select_names(name: str, value: Any, known: Collection[str], owner: str) -> list[str]:
     """Returns those of the known names that were chosen, or lie below one that was; None chooses all.
 
     Args:

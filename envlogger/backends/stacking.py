@@ -54,7 +54,7 @@ def stack(
         if not present[: count - 1 if path[0] in schema.SHIFTED else count].all():
             columns[(schema.PRESENT, *path)] = present
     paths = {"/".join(path): path for path in columns}
-    chosen = [paths[name] for name in select_names("fields", fields, list(paths), "the steps")]
+    chosen = [paths[name] for name in select_names("fields", fields, paths, "the steps")]
     for path in chosen:
         if any(path[:size] in found for size in range(1, len(path)) if path[0] != schema.PRESENT):
             raise errors.ValueMismatchError(

@@ -82,7 +82,7 @@ class Batch:
     @property
     def is_full(self) -> bool:
         """Whether no more is to be read."""
-        return self._left <= 0 or self.error is not None
+        return self._left <= 0
 
     def read(self, path: str, start: int, stop: int, count: int | None = None) -> tuple[int, int]:
         """Reads records from `start` on, until the batch is full or `stop` is reached.

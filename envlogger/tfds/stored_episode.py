@@ -274,7 +274,7 @@ class StoredEpisode:
 
     def _make_columns(self, fields: Sequence[str] | None, rows: Any) -> dict[str, Any]:
         paths = self._decoder.paths
-        names = select_names("fields", fields, list(paths), "the steps")
+        names = select_names("fields", fields, paths, "the steps")
         return structure.nest({paths[name]: self.column(paths[name], rows) for name in names})
 
     def column(self, path: Path, rows: Any) -> npt.NDArray[Any]:
